@@ -1,0 +1,147 @@
+//! The admin listener: probes, metrics, and what loopback may ask.
+
+mod api;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// The `admin` block, as meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Where it binds: `host:port`.
+    pub address: String,
+    /// What a caller that is not on loopback may reach.
+    pub expose: Expose,
+}
+
+/// What a caller that is not on loopback may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expose {
+    /// Metrics and probes.
+    Metrics,
+    /// Everything.
+    All,
+}
+
+/// What the admin listener can be asked, and whom it asks.
+#[derive(Clone)]
+pub struct Desk {
+    /// What is shown at `/metrics`.
+    pub metrics: Metrics,
+    /// Brings gauges up to date before they are shown.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// Cancelled when draining begins: from then on it is not ready.
+    pub draining: CancellationToken,
+    /// What is running, as JSON.
+    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The routes in force, as JSON.
+    pub routes: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Loads the config anew; the error says what is wrong with it.
+    pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What a caller that is not on loopback may reach.
+    pub expose: Expose,
+}
+
+/// Serves until the process ends: probes have to be answered while draining too.
+///
+/// # Errors
+///
+/// When the socket fails.
+pub async fn serve(socket: TcpListener, desk: Desk) -> std::io::Result<()> {
+    let api = api::router().layer(middleware::from_fn_with_state(desk.clone(), guard));
+    let app = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .nest("/api", api)
+        .with_state(desk)
+        .into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(socket, app).await
+}
+
+async fn ready(State(desk): State<Desk>) -> Response {
+    if desk.draining.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    "ready\n".into_response()
+}
+
+async fn metrics(State(desk): State<Desk>) -> Response {
+    (desk.refresh)();
+    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, desk.metrics.text()).into_response()
+}
+
+/// Lets through who may ask: callers on loopback, or all where that is exposed,
+/// and never a web page.
+async fn guard(
+    State(desk): State<Desk>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let local = peer.ip().to_canonical().is_loopback();
+    if !local && desk.expose != Expose::All {
+        return api::problem(StatusCode::FORBIDDEN, "forbidden", "only loopback may ask this");
+    }
+    if !is_no_page(request.headers(), local) {
+        let detail = "a web page may not ask this: Host or Origin is another site's";
+        return api::problem(StatusCode::FORBIDDEN, "forbidden", detail);
+    }
+    next.run(request).await
+}
+
+/// Whether a request cannot be a page's: a page that was rebound to loopback still
+/// says its own name in `Host`, and a page elsewhere says its own in `Origin`.
+fn is_no_page(headers: &HeaderMap, local: bool) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(HOST).unwrap_or_default();
+    let authority: Option<axum::http::uri::Authority> = host.parse().ok();
+    let name = authority.as_ref().map_or("", |authority| authority.host());
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let own_name = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok();
+    let origin = text(ORIGIN).map(|origin| origin.trim_start_matches("http://"));
+    (!local || own_name) && origin.is_none_or(|origin| origin == host)
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("expose", &self.expose).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_web_page_gets_through() {
+        let check = |host: &str, origin: Option<&str>, local: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().expect("a value"));
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().expect("a value"));
+            }
+            is_no_page(&headers, local)
+        };
+        assert!(check("127.0.0.1:9090", None, true));
+        assert!(check("localhost:9090", Some("http://localhost:9090"), true));
+        assert!(check("[::1]:9090", None, true));
+        assert!(!check("evil.test:9090", None, true), "a rebound name");
+        assert!(!check("127.0.0.1:9090", Some("http://evil.test"), true));
+        assert!(!check("127.0.0.1:9090", Some("null"), true));
+        assert!(check("samekey.svc:9090", None, false));
+    }
+}

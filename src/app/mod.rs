@@ -1,0 +1,370 @@
+//! Builds every part, runs, reloads, drains.
+
+mod desk;
+mod reload;
+mod state;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::config::{Config, Environment, Journal, Source};
+use crate::exchange::Chance;
+use crate::exchange::body::Room;
+use crate::exchange::id::Names;
+use crate::idempotency::Commons;
+use crate::idempotency::orphans::Orphans;
+use crate::idempotency::store::{Memory, Store};
+use crate::idempotency::suspension::Suspensions;
+use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
+use crate::limit::Gates;
+use crate::listen::{House, Listener};
+use crate::metrics::Metrics;
+use crate::pipeline::Lasting;
+use crate::proxy::{Proxy, Router};
+use crate::retry::Budget;
+use crate::route::Route;
+use crate::upstream::{Dialer, Ourselves, Pool};
+
+pub use state::{Home, StateFault};
+
+/// Why the sidecar did not start; each is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    /// The state directory is not usable.
+    #[error(transparent)]
+    State(#[from] StateFault),
+    /// The certificate authority is not usable.
+    #[error(transparent)]
+    Authority(#[from] CaFault),
+    /// The roots are not usable.
+    #[error(transparent)]
+    Roots(#[from] RootsFault),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A leaf certificate cannot be made.
+    #[error("certificates cannot be made: {0}")]
+    Mint(#[from] intercept::MintFault),
+    /// A listener cannot be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address, as the config has it.
+        address: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// What applications read cannot be written.
+    #[error("{}: cannot be written: {error}", dir.display())]
+    Public {
+        /// `state.public`.
+        dir: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// Puts another log level in force.
+pub type SetLevel = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A sidecar whose sockets are bound.
+pub struct App {
+    core: Arc<Core>,
+    listeners: Vec<Listener>,
+    admin: (TcpListener, SocketAddr),
+    grace: Duration,
+    _home: Home,
+}
+
+/// What a reload works on.
+struct Core {
+    config: ArcSwap<Config>,
+    environment: Environment,
+    proxy: Proxy,
+    commons: Commons,
+    pool: Pool,
+    house: House,
+    gates: Gates,
+    budgets: DashMap<String, Budget>,
+    metrics: Metrics,
+    set_level: SetLevel,
+    /// Upstream connections and housekeeping: nobody waits for them when draining.
+    background: TaskTracker,
+    started: SystemTime,
+    addresses: ArcSwap<(Vec<SocketAddr>, Option<SocketAddr>)>,
+}
+
+impl App {
+    /// Builds every part and binds every socket.
+    ///
+    /// # Errors
+    ///
+    /// A [`StartFault`]: one line that names what is wrong.
+    pub async fn build(
+        config: Config,
+        environment: Environment,
+        home: Home,
+        set_level: SetLevel,
+    ) -> Result<Self, StartFault> {
+        // AWS-LC gathers entropy for 40 ms at first use: before anybody waits for it.
+        intercept::warm()?;
+        let metrics = Metrics::new();
+        let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
+        let authority = match &config.intercept.ca {
+            Some(files) => Authority::load(&files.cert, &files.key, config.intercept.leaf_cache)?,
+            None => Authority::load_or_make(&home.ca_dir(), config.intercept.leaf_cache)?,
+        };
+        let roots = Roots::system();
+        let trusted = roots.store(config.upstream.extra_roots.as_deref(), authority.cert_der())?;
+        let ourselves = Ourselves::default();
+        let dialer = Dialer::new(
+            trusted,
+            config.egress.clone(),
+            config.upstream.connect_timeout,
+            ourselves.clone(),
+            (background.clone(), metrics.clone()),
+        )?;
+        let limits = &config.upstream;
+        let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
+        let commons = Commons {
+            store: Store::Memory(Memory::new(config.state.max_size)),
+            orphans: Orphans::default(),
+            suspensions: Suspensions::default(),
+            secret: home.secret(config.state.secret_file.as_deref())?,
+            chance: Chance::new(state::seed()?),
+            names: Arc::new(Names::new(std::process::id(), SystemTime::now())),
+            tasks: tasks.clone(),
+            room: Room::new(home.spill_dir(), config.state.held_memory, config.state.held_disk),
+            metrics: metrics.clone(),
+        };
+        let (gates, budgets) = (Gates::default(), DashMap::new());
+        let lasting = |route: &Route| lasting(route, &gates, &budgets, &metrics);
+        let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
+        let proxy = Proxy::new(router, commons.clone());
+        let house = House {
+            proxy: proxy.clone(),
+            authority: Some(authority.clone()),
+            rules: Arc::new(ArcSwap::from_pointee(config.intercept.clone())),
+            distrust: Arc::new(Distrust::default()),
+            dialer,
+            tasks,
+            draining: CancellationToken::new(),
+            metrics: metrics.clone(),
+        };
+        let listeners = bind(&config).await?;
+        let admin = bind_admin(&config.admin.address).await?;
+        let mut own: Vec<SocketAddr> = listeners.iter().map(Listener::address).collect();
+        let addresses = ArcSwap::from_pointee((own.clone(), Some(admin.1)));
+        own.push(admin.1);
+        ourselves.set(own);
+        let url = proxy_url(&listeners);
+        let public = config.state.public.clone();
+        intercept::publish(&public, &authority, &roots, &url)
+            .map_err(|error| StartFault::Public { dir: public, error })?;
+        warn_of_memory(&config);
+        metrics.config_loaded(SystemTime::now());
+        let grace = config.shutdown_grace;
+        let core = Core {
+            config: ArcSwap::from_pointee(config),
+            environment,
+            proxy,
+            commons,
+            pool,
+            house,
+            gates,
+            budgets,
+            metrics,
+            set_level,
+            background,
+            started: SystemTime::now(),
+            addresses,
+        };
+        Ok(Self { core: Arc::new(core), listeners, admin, grace, _home: home })
+    }
+
+    /// Where the listeners listen, in the order of the config.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// Where the admin side listens.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.1
+    }
+
+    /// The URL that programs are pointed at.
+    pub fn proxy_url(&self) -> String {
+        proxy_url(&self.listeners)
+    }
+
+    /// A handle that loads the config anew.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.core.clone())
+    }
+
+    /// Serves until `ended`, then drains for as long as `shutdown.grace` allows.
+    pub async fn run(self, ended: impl Future<Output = ()>) {
+        self.announce();
+        let core = self.core;
+        let desk = desk::of(&core);
+        core.background.spawn(async move {
+            if let Err(error) = admin::serve(self.admin.0, desk).await {
+                tracing::error!(%error, "the admin listener ended");
+            }
+        });
+        core.background.spawn(sweep(core.clone()));
+        reload::watch(&core);
+        for listener in self.listeners {
+            core.background.spawn(listener.run(core.house.clone()));
+        }
+        ended.await;
+        tracing::info!(grace = ?self.grace, "draining");
+        core.house.draining.cancel();
+        core.house.tasks.close();
+        let drained = timeout(self.grace, core.house.tasks.wait()).await;
+        if drained.is_err() {
+            tracing::warn!("exchanges were cut: shutdown.grace is over");
+        }
+    }
+}
+
+/// Loads the config anew; a clone does the same.
+#[derive(Clone)]
+pub struct Reloader(Arc<Core>);
+
+impl Reloader {
+    /// Swaps whole or changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file, a line a fault.
+    pub fn reload(&self) -> Result<(), String> {
+        reload::now(&self.0)
+    }
+}
+
+fn lasting(
+    route: &Route,
+    gates: &Gates,
+    budgets: &DashMap<String, Budget>,
+    metrics: &Metrics,
+) -> Lasting {
+    let now = Instant::now();
+    let terms = route.retry.budget;
+    let budget = budgets.entry(route.name.clone()).or_insert_with(|| Budget::new(terms, now));
+    let budget = budget.clone();
+    budget.retune(terms, now); // what was saved and spent stays so
+    let metrics = metrics.route(&route.name);
+    metrics.budget(budget.whole_tokens(now));
+    Lasting { budget, gate: gates.of(&route.name, &route.limits), metrics }
+}
+
+async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {
+    let mut bound = Vec::with_capacity(config.listeners.len());
+    for spec in &config.listeners {
+        let address = spec.address.clone();
+        let listener = Listener::bind(spec.clone()).await;
+        bound.push(listener.map_err(|error| StartFault::Bind { address, error })?);
+    }
+    Ok(bound)
+}
+
+async fn bind_admin(address: &str) -> Result<(TcpListener, SocketAddr), StartFault> {
+    let bound = async {
+        let socket = TcpListener::bind(address).await?;
+        let address = socket.local_addr()?;
+        Ok((socket, address))
+    };
+    let address = address.to_owned();
+    bound.await.map_err(|error| StartFault::Bind { address, error })
+}
+
+/// The URL of the first listener that is a proxy; programs on this machine reach
+/// a wildcard address on loopback.
+fn proxy_url(listeners: &[Listener]) -> String {
+    let forward = |listener: &&Listener| listener.spec().mode == crate::listen::Mode::Forward;
+    let first = listeners.iter().find(forward).or(listeners.first());
+    let Some(mut address) = first.map(Listener::address) else { return String::new() };
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{address}")
+}
+
+/// Keys and answers in memory end with the process: who relies on them is told so.
+fn warn_of_memory(config: &Config) {
+    let relies = |route: &Route| {
+        let rules = &route.rules;
+        rules.identity.is_some() || rules.require || !rules.adopt_orphans.is_zero()
+    };
+    if config.state.journal == Journal::Disk && config.source != Source::BuiltIn {
+        tracing::warn!("state.journal: disk is not there yet: keys and answers are kept in memory");
+    }
+    if config.routes.iter().any(relies) {
+        tracing::warn!("routes rely on business identities, and keys end with this process");
+    }
+}
+
+impl App {
+    fn announce(&self) {
+        let core = &self.core;
+        let listeners: Vec<String> = self
+            .listeners
+            .iter()
+            .map(|listener| match &listener.spec().mode {
+                crate::listen::Mode::Forward => format!("forward proxy on {}", listener.address()),
+                crate::listen::Mode::Reverse(origin) => {
+                    format!("reverse proxy on {} to {origin}", listener.address())
+                }
+            })
+            .collect();
+        tracing::info!(
+            target: "samekey::start",
+            version = env!("CARGO_PKG_VERSION"),
+            listeners = listeners.join(", "),
+            admin = %self.admin.1,
+            config = %core.config.load().source,
+            "samekey is up"
+        );
+    }
+}
+
+/// Housekeeping: what is past its time goes.
+async fn sweep(core: Arc<Core>) {
+    let mut every = interval(SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        let now = Instant::now();
+        core.pool.sweep();
+        core.commons.store.sweep(now);
+        core.commons.suspensions.sweep(now);
+        let windows = core.config.load();
+        let windows = windows.routes.iter().map(|route| route.rules.adopt_orphans);
+        core.commons.orphans.sweep(windows.max().unwrap_or_default());
+    }
+}
+
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("listeners", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reloader")
+    }
+}

@@ -1,0 +1,119 @@
+//! Loads the config anew: swaps whole, or changes nothing and says why.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::app::{Core, lasting};
+use crate::config::{self, Config, Source};
+use crate::proxy::Router;
+
+/// Loads the config anew.
+///
+/// # Errors
+///
+/// What is wrong with it, a line a fault; nothing has changed then.
+pub(super) fn now(core: &Core) -> Result<(), String> {
+    let source = core.config.load().source.clone();
+    let Source::File(path) = source else {
+        return Err("the built-in config is in force: there is no file to load".to_owned());
+    };
+    let loaded = config::load(Some(&path), &core.environment);
+    core.metrics.config_reloaded(loaded.as_ref().map(|_| ()).map_err(|_| ()));
+    match loaded {
+        Ok(config) => {
+            apply(core, config);
+            tracing::info!(config = %path.display(), "the config was loaded anew");
+            Ok(())
+        }
+        Err(faults) => {
+            tracing::error!(%faults, "the config was not loaded: the one before stays in force");
+            Err(faults.to_string())
+        }
+    }
+}
+
+fn apply(core: &Core, config: Config) {
+    let before = core.config.load_full();
+    warn_of_restart(&before, &config);
+    let lasting = |route: &_| lasting(route, &core.gates, &core.budgets, &core.metrics);
+    let router =
+        Router::new(config.routes.clone(), lasting, &core.commons, &core.pool, &core.metrics);
+    core.proxy.reroute(router);
+    core.house.rules.store(Arc::new(config.intercept.clone()));
+    core.house.dialer.reconfigure(config.egress.clone(), config.upstream.connect_timeout);
+    core.pool.reconfigure(config.upstream.idle_timeout, config.upstream.idle_per_host);
+    (core.set_level)(&config.log.level);
+    core.metrics.config_loaded(SystemTime::now());
+    core.config.store(Arc::new(config));
+}
+
+/// Says which keys take a restart: sockets, files and identities stay as they are.
+fn warn_of_restart(before: &Config, after: &Config) {
+    let changed = [
+        ("listeners", before.listeners != after.listeners),
+        ("admin", before.admin != after.admin),
+        ("state", before.state != after.state),
+        ("intercept.ca", before.intercept.ca != after.intercept.ca),
+        ("intercept.leaf_cache", before.intercept.leaf_cache != after.intercept.leaf_cache),
+        ("upstream.roots", before.upstream.extra_roots != after.upstream.extra_roots),
+    ];
+    for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(key, "this change takes a restart");
+    }
+}
+
+/// Watches the config file's folder: an editor's rename and a ConfigMap's swapped
+/// symlink show there, and not at the file itself.
+pub(super) fn watch(core: &Arc<Core>) {
+    let Source::File(path) = core.config.load().source.clone() else { return };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let (changes, changed) = mpsc::channel(1);
+    let folder = path.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    let told = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // A full channel says the same already.
+            changes.try_send(()).unwrap_or_default();
+        }
+    };
+    let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+        watcher.watch(&folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    if let Err(error) = &watcher {
+        tracing::warn!(%error, "the config file cannot be watched; it is looked at now and then");
+    }
+    core.background.spawn(follow(core.clone(), path, changed, watcher.ok()));
+}
+
+async fn follow(
+    core: Arc<Core>,
+    path: PathBuf,
+    mut changed: mpsc::Receiver<()>,
+    _watcher: Option<notify::RecommendedWatcher>,
+) {
+    let mut seen = read(&path).await;
+    loop {
+        // The look now and then is for file systems that tell nothing.
+        if let Ok(Some(())) = timeout(LOOK_EVERY, changed.recv()).await {
+            sleep(SETTLE).await; // a writer writes more than once
+            while changed.try_recv().is_ok() {}
+        }
+        let current = read(&path).await;
+        if current.is_some() && current != seen {
+            seen = current;
+            drop(now(&core)); // it has logged what was wrong
+        }
+    }
+}
+
+async fn read(path: &std::path::Path) -> Option<blake3::Hash> {
+    tokio::fs::read(path).await.ok().map(|text| blake3::hash(&text))
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+const SETTLE: Duration = Duration::from_millis(100);

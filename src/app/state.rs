@@ -1,0 +1,175 @@
+//! The state directory: whose it is, and what is in it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::idempotency::key::Secret;
+
+/// A state directory that is locked for this process.
+#[derive(Debug)]
+pub struct Home {
+    dir: PathBuf,
+    /// Where the CA and the secret are: another process's directory, for `exec`.
+    shared: PathBuf,
+    _lock: File,
+}
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFault {
+    /// It cannot be made, or not be written.
+    #[error("{}: {error}; state.dir has to be a directory that this user may write", path.display())]
+    Unusable {
+        /// What was tried.
+        path: PathBuf,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// Another process uses it.
+    #[error("{}: another samekey uses it; give this one a state.dir of its own", .0.display())]
+    Locked(PathBuf),
+    /// The secret is too short to be one.
+    #[error("{}: the secret has to hold at least 16 bytes", .0.display())]
+    ShortSecret(PathBuf),
+}
+
+impl Home {
+    /// Makes and locks `dir`.
+    ///
+    /// # Errors
+    ///
+    /// A [`StateFault`].
+    pub fn open(dir: &Path) -> Result<Self, StateFault> {
+        Self::open_beside(dir, dir)
+    }
+
+    /// Makes and locks `dir`, and takes CA and secret from `shared`, which is not locked.
+    ///
+    /// # Errors
+    ///
+    /// A [`StateFault`].
+    pub fn open_beside(dir: &Path, shared: &Path) -> Result<Self, StateFault> {
+        for (path, mode) in [(shared, 0o711), (dir, 0o711), (&dir.join("spill"), 0o700)] {
+            let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+            made.map_err(|error| unusable(path, error))?;
+        }
+        let path = dir.join("lock");
+        let lock = private().open(&path).map_err(|error| unusable(&path, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { dir: dir.to_owned(), shared: shared.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StateFault::Locked(dir.to_owned())),
+            Err(TryLockError::Error(error)) => Err(unusable(&path, error)),
+        }
+    }
+
+    /// Where the CA is.
+    pub fn ca_dir(&self) -> PathBuf {
+        self.shared.join("ca")
+    }
+
+    /// Where bodies are held that are too large for memory.
+    pub fn spill_dir(&self) -> PathBuf {
+        self.dir.join("spill")
+    }
+
+    /// The secret that keys are derived with: the operator's, or one that is made once.
+    ///
+    /// # Errors
+    ///
+    /// A [`StateFault`].
+    pub fn secret(&self, given: Option<&Path>) -> Result<Secret, StateFault> {
+        let own = self.shared.join("secret");
+        let path = given.unwrap_or(&own);
+        if given.is_none() && !path.exists() {
+            make_secret(path).map_err(|error| unusable(path, error))?;
+        }
+        let text = fs::read(path).map_err(|error| unusable(path, error))?;
+        let text = text.trim_ascii_end();
+        if text.len() < SECRET_MIN {
+            return Err(StateFault::ShortSecret(path.to_owned()));
+        }
+        Ok(Secret::new(blake3::derive_key("samekey 2026 key derivation secret", text)))
+    }
+}
+
+/// Thirty-two bytes of the system's randomness.
+///
+/// # Errors
+///
+/// When the system has none to give.
+pub(super) fn seed() -> Result<[u8; 32], StateFault> {
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed)
+        .map_err(|_none| unusable(Path::new("the system's randomness"), io::Error::other("none")))?;
+    Ok(seed)
+}
+
+/// Written whole under another name and then linked: of two processes that start
+/// at once, one makes it and both read it.
+fn make_secret(path: &Path) -> io::Result<()> {
+    let seed = seed().map_err(io::Error::other)?;
+    let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?; // mode 0600
+    writeln!(file, "{text}")?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        Err(lost) if lost.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(failed) => Err(failed.error),
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+fn unusable(path: &Path, error: io::Error) -> StateFault {
+    StateFault::Unusable { path: path.to_owned(), error }
+}
+
+const SECRET_MIN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_kept_out_and_the_secret_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Home::open(dir.path()).expect("it is free");
+        assert!(matches!(Home::open(dir.path()), Err(StateFault::Locked(_))));
+        drop(home.secret(None).expect("it is made"));
+        let made = fs::read(dir.path().join("secret")).expect("it is there");
+        drop(home.secret(None).expect("it is read"));
+        assert_eq!(fs::read(dir.path().join("secret")).expect("it is there"), made);
+        let mode = fs::metadata(dir.path().join("secret")).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(home);
+        Home::open(dir.path()).expect("it is free again");
+    }
+
+    #[test]
+    fn a_secret_that_can_be_guessed_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Home::open(dir.path()).expect("it is free");
+        let given = dir.path().join("given");
+        fs::write(&given, "123456789012345\n").expect("written");
+        assert!(matches!(home.secret(Some(&given)), Err(StateFault::ShortSecret(_))));
+        fs::write(&given, "1234567890123456\n").expect("written");
+        home.secret(Some(&given)).expect("long enough");
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_named() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let fault = Home::open(file.path()).expect_err("no directory");
+        assert!(fault.to_string().contains("state.dir"), "{fault}");
+    }
+}

@@ -1,0 +1,64 @@
+//! `samekey env`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use samekey::config::Config;
+use samekey::intercept::{Environment as Variables, Format};
+use samekey::listen;
+
+use crate::cli::{Stop, load, print};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// How the variables are written
+    #[arg(long, value_enum, default_value_t = Written::Shell)]
+    format: Written,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Written {
+    Shell,
+    Dotenv,
+    K8s,
+    Java,
+}
+
+pub(super) fn env(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
+    let (config, _) = load(path)?;
+    let url = proxy_url(&config)?;
+    let public = std::path::absolute(&config.state.public).unwrap_or(config.state.public);
+    let variables = Variables::new(&url, &public, no_proxy().as_deref());
+    let format = match arguments.format {
+        Written::Shell => Format::Shell,
+        Written::Dotenv => Format::Dotenv,
+        Written::K8s => Format::Kubernetes,
+        Written::Java => Format::Java,
+    };
+    print(&variables.written(format))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the reader's own programs must not send through a proxy.
+#[expect(clippy::disallowed_methods, reason = "the reader's own setting, not samekey's config")]
+pub(super) fn no_proxy() -> Option<String> {
+    std::env::var("NO_PROXY").or_else(|_unset| std::env::var("no_proxy")).ok()
+}
+
+/// Where the running sidecar's first proxy listens, by the config.
+fn proxy_url(config: &Config) -> Result<String, Stop> {
+    let forward = |spec: &&listen::Spec| spec.mode == listen::Mode::Forward;
+    let spec = config.listeners.iter().find(forward);
+    let spec = spec.ok_or_else(|| Stop::Failed("samekey: no listener is a proxy".to_owned()))?;
+    if spec.address.ends_with(":0") {
+        let hint = "samekey: the listener takes a free port, which env.sh in state.public names";
+        return Err(Stop::Failed(hint.to_owned()));
+    }
+    let address = match spec.address.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        Ok(_) | Err(_) => spec.address.clone(),
+    };
+    Ok(format!("http://{address}"))
+}

@@ -1,0 +1,144 @@
+//! `samekey exec`: a sidecar for the life of one program.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
+
+use samekey::app::{App, Home};
+use samekey::config::Config;
+use samekey::intercept::Environment as Variables;
+use samekey::listen;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::env::no_proxy;
+use crate::cli::run::{failed, raise_file_limit};
+use crate::cli::{Stop, load, log, runtime};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn exec(path: Option<PathBuf>, arguments: Arguments) -> Result<ExitCode, Stop> {
+    let (mut config, environment) = load(path)?;
+    // The terminal is the program's; what went wrong is still told.
+    if environment.log.is_none() {
+        "warn".clone_into(&mut config.log.level);
+    }
+    let set_level = log::start(&config);
+    raise_file_limit();
+    // A state directory of its own, so that it works in two terminals at once; CA
+    // and secret are shared, so that trust is given once and keys stay the same.
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let shared = config.state.dir.clone();
+    let home = Home::open_beside(folder.path(), &shared).map_err(failed)?;
+    for_one_program(&mut config, folder.path().join("public"));
+    let public = config.state.public.clone();
+    let runtime = runtime()?;
+    let status = runtime.block_on(async {
+        let app = App::build(config, environment, home, set_level).await.map_err(failed)?;
+        let url = app.proxy_url();
+        let variables = Variables::new(&url, &public, no_proxy().as_deref());
+        let (ended, done) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::runtime::Handle::current().spawn(app.run(async { drop(done.await) }));
+        let status = supervise(&arguments.command, &variables).await;
+        drop(ended);
+        drop(serving.await);
+        status
+    })?;
+    runtime.shutdown_background();
+    Ok(code(status))
+}
+
+/// Free ports, and nothing that another sidecar of this config may hold.
+fn for_one_program(config: &mut Config, public: PathBuf) {
+    let proxies = |spec: &listen::Spec| spec.mode == listen::Mode::Forward;
+    let spec = config.listeners.iter().find(|spec| proxies(spec)).cloned();
+    let caps = spec.map_or_else(listen::Caps::default, |spec| spec.caps);
+    // On loopback, on a port that nobody was told: it needs no password.
+    config.listeners = vec![listen::Spec {
+        address: "127.0.0.1:0".to_owned(),
+        mode: listen::Mode::Forward,
+        auth: listen::Auth::Open,
+        caps,
+    }];
+    "127.0.0.1:0".clone_into(&mut config.admin.address);
+    config.state.public = public;
+}
+
+async fn supervise(command: &[OsString], variables: &Variables) -> Result<ExitStatus, Stop> {
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| Stop::Usage("samekey exec: no program".to_owned()))?;
+    // Taken before the program starts: a signal that comes in between is not lost.
+    let mut signals = Signals::take()?;
+    let child = Command::new(program).args(arguments).envs(variables.variables()).spawn();
+    let mut child = child.map_err(|error| {
+        Stop::Failed(format!("samekey: {}: {error}", program.display()))
+    })?;
+    loop {
+        tokio::select! {
+            status = child.wait() => return status.map_err(failed),
+            signal = signals.next() => pass_on(&child, signal),
+        }
+    }
+}
+
+/// Signals that are the program's. An interrupt from the terminal reaches it
+/// without us, and must not end us before it.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    user1: tokio::signal::unix::Signal,
+    user2: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn take() -> Result<Self, Stop> {
+        let take = |kind| signal(kind).map_err(failed);
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            hangup: take(SignalKind::hangup())?,
+            quit: take(SignalKind::quit())?,
+            user1: take(SignalKind::user_defined1())?,
+            user2: take(SignalKind::user_defined2())?,
+            interrupt: take(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> rustix::process::Signal {
+        use rustix::process::Signal;
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.hangup.recv() => Signal::HUP,
+            _ = self.quit.recv() => Signal::QUIT,
+            _ = self.user1.recv() => Signal::USR1,
+            _ = self.user2.recv() => Signal::USR2,
+            _ = self.interrupt.recv() => Signal::INT,
+        }
+    }
+}
+
+fn pass_on(child: &Child, signal: rustix::process::Signal) {
+    use std::io::IsTerminal as _;
+    // The terminal sends an interrupt to the whole group, the program included.
+    if signal == rustix::process::Signal::INT && std::io::stdin().is_terminal() {
+        return;
+    }
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return };
+    if let Err(error) = rustix::process::kill_process(id, signal) {
+        tracing::warn!(%error, "a signal did not reach the program");
+    }
+}
+
+/// The program's exit code; 128 and the signal where one ended it, as shells say it.
+fn code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}

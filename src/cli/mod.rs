@@ -1,0 +1,112 @@
+//! The command line: what is asked, and what is printed.
+
+mod ca;
+mod check;
+mod env;
+mod exec;
+mod explain;
+mod health;
+mod log;
+mod run;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use samekey::config::{self, Config, Environment};
+
+/// A forward HTTP proxy that makes calls to outside APIs safe to retry.
+#[derive(Debug, Parser)]
+#[command(name = "samekey", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// The config file [default: $SAMEKEY_CONFIG, ./samekey.yaml, /etc/samekey/samekey.yaml, built in]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the sidecar; what a bare `samekey` does
+    Run,
+    /// Start on free ports, run a program pointed at it, and end with its exit code
+    Exec(exec::Arguments),
+    /// Read the config and print every fault; exit 2 on any
+    Check,
+    /// Show which route a request gets, and what would happen after each outcome
+    Explain(explain::Arguments),
+    /// Print the variables that point a program at the running sidecar
+    Env(env::Arguments),
+    /// Print or write the CA certificate, or system roots + CA as one PEM
+    Ca(ca::Arguments),
+    /// Exit 0 when live (or ready): for images without a shell
+    Health(health::Arguments),
+    /// Print the JSON Schema of the config file
+    Schema,
+}
+
+/// Why a command ended without having done what was asked.
+#[derive(Debug)]
+enum Stop {
+    /// It failed: exit 1.
+    Failed(String),
+    /// It was asked for wrongly, or the config is wrong: exit 2.
+    Usage(String),
+}
+
+/// Reads the arguments, does what they ask, and says how it went.
+pub(crate) fn run() -> ExitCode {
+    let arguments = Arguments::parse(); // exits 2 on bad usage, 0 on --help
+    let path = arguments.config;
+    let done = match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(path),
+        Command::Exec(arguments) => exec::exec(path, arguments),
+        Command::Check => check::check(path),
+        Command::Explain(arguments) => explain::explain(path, &arguments),
+        Command::Env(arguments) => env::env(path, &arguments),
+        Command::Ca(arguments) => ca::ca(path, &arguments),
+        Command::Health(arguments) => health::health(path, &arguments),
+        Command::Schema => print(&format!("{:#}\n", config::schema())).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|stop| {
+        let (text, code) = match stop {
+            Stop::Failed(text) => (text, 1),
+            Stop::Usage(text) => (text, 2),
+        };
+        // Nobody is left to tell when this fails.
+        drop(writeln!(io::stderr(), "{text}"));
+        ExitCode::from(code)
+    })
+}
+
+/// The config and the environment that it was read with.
+fn load(path: Option<PathBuf>) -> Result<(Config, Environment), Stop> {
+    let environment = Environment::read();
+    let config = config::load(path.as_deref(), &environment);
+    Ok((config.map_err(|faults| Stop::Usage(faults.to_string()))?, environment))
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<(), Stop> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        // A reader that has seen enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Stop::Failed(format!("standard output: {error}"))),
+    }
+}
+
+/// The runtime that everything runs on: one thread a CPU that this process may use.
+fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.worker_threads(threads).enable_all().build();
+    runtime.map_err(|error| Stop::Failed(format!("no runtime: {error}")))
+}

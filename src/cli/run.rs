@@ -1,0 +1,73 @@
+//! `samekey run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use samekey::app::{App, Home, Reloader};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Stop, load, log, runtime};
+
+pub(super) fn run(path: Option<PathBuf>) -> Result<ExitCode, Stop> {
+    let (config, environment) = load(path)?;
+    let set_level = log::start(&config);
+    raise_file_limit();
+    let home = Home::open(&config.state.dir).map_err(failed)?;
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let app = App::build(config, environment, home, set_level).await.map_err(failed)?;
+        let ended = watch_signals(app.reloader())?;
+        app.run(ended).await;
+        Ok(())
+    })?;
+    // What is still under way after the grace is cut.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.
+fn watch_signals(reloader: Reloader) -> Result<impl Future<Output = ()>, Stop> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let watching = async move {
+        let mut tell = Some(tell);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                Some(()) = hangup.recv() => {
+                    // It logs what is wrong; the config before stays in force.
+                    drop(reloader.reload());
+                    continue;
+                }
+            }
+            match tell.take() {
+                Some(tell) => drop(tell.send(())),
+                None => exit_at_once(),
+            }
+        }
+    };
+    tokio::runtime::Handle::current().spawn(watching);
+    Ok(async move { drop(told.await) })
+}
+
+#[expect(clippy::exit, reason = "the second signal asks for just that")]
+fn exit_at_once() {
+    std::process::exit(1);
+}
+
+/// A proxy needs two descriptors a connection; the usual soft limit is 1024.
+pub(super) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        tracing::debug!("the limit of open files stays as it is");
+    }
+}
+
+pub(super) fn failed(error: impl std::fmt::Display) -> Stop {
+    Stop::Failed(format!("samekey: {error}"))
+}

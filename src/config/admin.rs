@@ -1,0 +1,28 @@
+//! The file's `admin`: probes, metrics, API.
+
+use crate::admin::{Expose, Spec};
+use crate::config::leaf::{Word, Words};
+use crate::config::listen::Address;
+use crate::config::reading::block;
+
+block! {
+    /// The admin listener: probes, metrics, API.
+    AdminBlock {
+        /// Where it binds: `host:port`.
+        address: Address = Address::loopback(9090),
+        /// What a caller that is not on loopback may reach.
+        expose: Word<Expose> = Word(Expose::Metrics),
+    }
+}
+
+impl Words for Expose {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("metrics", Self::Metrics), ("all", Self::All)];
+}
+
+impl AdminBlock {
+    /// As meant.
+    pub(super) fn meant(&self) -> Spec {
+        Spec { address: self.address.text.clone(), expose: self.expose.0 }
+    }
+}

@@ -1,0 +1,267 @@
+//! The whole file as written, and the [`Config`] that it becomes.
+
+use schemars::{JsonSchema, json_schema};
+use serde::Serialize;
+
+use crate::config::admin::AdminBlock;
+use crate::config::environment::{ADMIN, Environment, LISTEN, LOG, LOG_FORMAT, STATE_DIR};
+use crate::config::intercept::InterceptBlock;
+use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words, form};
+use crate::config::listen::{ListenerBlock, no_two_alike};
+use crate::config::reading::{Leaf, Reading, Written, block, join, nth};
+use crate::config::route::{DefaultsBlock, RouteBlock, groups_agree, names_differ};
+use crate::config::state::StateBlock;
+use crate::config::tree::{Node, Value};
+use crate::config::upstream::{EgressBlock, UpstreamBlock};
+use crate::config::{Config, Faults, Log, LogFormat, Source};
+use crate::listen;
+use crate::route::Route;
+
+block! {
+    /// The config file of samekey.
+    #[schemars(title = "samekey.yaml")]
+    File {
+        /// Where requests get in.
+        listeners: Vec<ListenerBlock> = vec![ListenerBlock::default()],
+        /// The admin listener: probes, metrics, API.
+        admin: AdminBlock = AdminBlock::default(),
+        /// What is kept, where, and how much of it.
+        state: StateBlock = StateBlock::default(),
+        /// Which hosts are opened, and with which CA.
+        intercept: InterceptBlock = InterceptBlock::default(),
+        /// How upstreams are reached.
+        upstream: UpstreamBlock = UpstreamBlock::default(),
+        /// Which addresses may be reached.
+        egress: EgressBlock = EgressBlock::default(),
+        /// How the process ends.
+        shutdown: ShutdownBlock = ShutdownBlock::default(),
+        /// Built-in presets: `all`, or a list of names.
+        providers: Providers = Providers::All,
+        /// Rules for requests; the first that matches wins.
+        routes: Routes = Routes::default(),
+        /// What every route starts from.
+        defaults: DefaultsBlock = DefaultsBlock::default(),
+        /// What is logged, and how.
+        log: LogBlock = LogBlock::default(),
+    }
+}
+
+block! {
+    /// How the process ends.
+    ShutdownBlock {
+        /// How long running exchanges may take to end.
+        grace: Span<0, HOUR> = Span::of(30 * SECOND),
+    }
+}
+
+block! {
+    /// What is logged, and how.
+    LogBlock {
+        /// A level, and levels by module: info, or warn,samekey=debug.
+        level: Parsed<LevelFilter> = LevelFilter::info(),
+        /// How a line looks; null: `text` on a terminal, else `json`.
+        format: Option<Word<LogFormat>> = None,
+    }
+}
+
+/// `routes` as written: read once `defaults` is known, wherever that stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Routes(Vec<Node>);
+
+impl Leaf for Routes {
+    fn leaf(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Null => Ok(Self::default()),
+            Value::List(nodes) => Ok(Self(nodes.clone())),
+            _ => Err("must be a list".to_owned()),
+        }
+    }
+}
+
+impl Serialize for Routes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Only the default is ever told, and it is empty.
+        serializer.collect_seq([(); 0])
+    }
+}
+
+impl JsonSchema for Routes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Routes".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        <Vec<RouteBlock>>::json_schema(generator)
+    }
+}
+
+impl File {
+    /// Reads the file once; a [`Config`] needs no second look.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it.
+    pub(super) fn meant(
+        mut self,
+        source: Source,
+        env: &Environment,
+        mut reading: Reading<'_>,
+    ) -> Result<Config, Faults> {
+        self.lay_over(env, &mut reading);
+        let listeners = self.listeners(env, &mut reading);
+        let routes = self.routes(&mut reading);
+        let intercept = self.intercept.meant(&mut reading);
+        reading.end()?;
+        Ok(Config {
+            source,
+            listeners,
+            admin: self.admin.meant(),
+            state: self.state.meant(),
+            intercept,
+            upstream: self.upstream.meant(),
+            egress: self.egress.meant(),
+            shutdown_grace: self.shutdown.grace.duration(),
+            routes,
+            log: Log { level: self.log.level.text, format: self.log.format.map(|format| format.0) },
+        })
+    }
+
+    /// Lays the environment over the file.
+    fn lay_over(&mut self, env: &Environment, reading: &mut Reading<'_>) {
+        // The first listener is the one that HTTPS_PROXY points at.
+        if let Some(first) = self.listeners.first_mut() {
+            over(&mut first.address, LISTEN, env.listen.as_deref(), reading);
+        }
+        over(&mut self.admin.address, ADMIN, env.admin.as_deref(), reading);
+        over(&mut self.state.dir, STATE_DIR, env.state_dir.as_deref(), reading);
+        over(&mut self.log.level, LOG, env.log.as_deref(), reading);
+        over(&mut self.log.format, LOG_FORMAT, env.log_format.as_deref(), reading);
+    }
+
+    fn listeners(&self, env: &Environment, reading: &mut Reading<'_>) -> Vec<listen::Spec> {
+        if self.listeners.is_empty() {
+            reading.miss("listeners", "must hold at least one listener");
+        }
+        let mut bound = Vec::new();
+        let mut specs = Vec::new();
+        for (n, listener) in self.listeners.iter().enumerate() {
+            let at = nth("listeners", n);
+            let laid_over = n == 0 && env.listen.is_some();
+            let key = if laid_over { LISTEN.to_owned() } else { join(&at, "address") };
+            specs.extend(listener.meant(&at, &key, reading));
+            bound.push((key, &listener.address));
+        }
+        let key = if env.admin.is_some() { ADMIN } else { "admin.address" };
+        bound.push((key.to_owned(), &self.admin.address));
+        no_two_alike(&bound, reading);
+        specs
+    }
+
+    fn routes(&self, reading: &mut Reading<'_>) -> Vec<Route> {
+        let blocks = self.route_blocks(reading);
+        names_differ(&blocks, reading);
+        groups_agree(&blocks, reading);
+        blocks.iter().filter_map(|(at, block)| block.meant(at, reading)).collect()
+    }
+
+    /// Each route laid over the defaults, and its path.
+    pub(super) fn route_blocks(&self, reading: &mut Reading<'_>) -> Vec<(String, RouteBlock)> {
+        let nodes = self.routes.0.iter().enumerate();
+        nodes
+            .map(|(n, node)| {
+                let at = nth("routes", n);
+                let mut block = RouteBlock::over(&self.defaults);
+                block.read(node, &at, reading);
+                (at, block)
+            })
+            .collect()
+    }
+}
+
+fn over<T: Written>(key: &mut T, variable: &str, text: Option<&str>, reading: &mut Reading<'_>) {
+    if let Some(text) = text {
+        let node = Node { line: 0, value: Value::Text(text.to_owned()) };
+        key.read(&node, variable, reading);
+    }
+}
+
+/// `providers` as written. No preset is built in yet, so both forms bring none.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Providers {
+    All,
+    Listed,
+}
+
+impl Providers {
+    fn shown(self) -> serde_json::Value {
+        match self {
+            Self::All => "all".into(),
+            Self::Listed => serde_json::Value::Array(Vec::new()),
+        }
+    }
+}
+
+impl Written for Providers {
+    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text == "all" => Some(Self::All),
+            Value::List(_) => {
+                <Vec<Parsed<Preset>>>::fresh(node, at, reading).map(|_none| Self::Listed)
+            }
+            other => {
+                reading.fault(at, format!("must be `all` or a list (got {})", other.shown()));
+                None
+            }
+        }
+    }
+}
+
+/// The name of a preset.
+#[derive(Clone, Debug)]
+struct Preset;
+
+impl Parse for Preset {
+    fn parse(_name: &str) -> Result<Self, String> {
+        Err("no such preset is built in".to_owned())
+    }
+}
+
+/// What `tracing-subscriber` takes as targets: levels, and `module=level`.
+#[derive(Clone, Debug)]
+pub(super) struct LevelFilter;
+
+impl LevelFilter {
+    fn info() -> Parsed<Self> {
+        Parsed { text: "info".to_owned(), meant: Self }
+    }
+}
+
+impl Parse for LevelFilter {
+    fn parse(text: &str) -> Result<Self, String> {
+        let level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+        let directive = |text: &str| match text.split_once('=') {
+            Some((module, text)) => {
+                !module.is_empty() && !module.contains(char::is_whitespace) && level(text)
+            }
+            None => level(text),
+        };
+        text.split(',').all(directive).then_some(Self).ok_or_else(|| {
+            let levels = LEVELS.join(", ");
+            format!("must be one of {levels}, or such by module as in warn,samekey=debug")
+        })
+    }
+}
+
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+form!([] Providers, self => self.shown(), json_schema!({
+    "anyOf": [{ "const": "all" }, { "type": "array", "items": { "type": "string" } }]
+}));
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

@@ -1,0 +1,289 @@
+//! Lays a file over the defaults, key by key, and collects every fault on the way.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use crate::config::fault::{Fault, Faults};
+use crate::config::tree::{Node, Value};
+
+/// One reading of one file: what it says where, and what is wrong with it.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    file: &'a Path,
+    /// The line of every key that the file holds, by its full path.
+    lines: HashMap<String, u64>,
+    faults: Vec<Fault>,
+    /// The keys blamed so far, and all that they stand in.
+    blamed: HashSet<String>,
+}
+
+impl<'a> Reading<'a> {
+    /// Starts on a tree.
+    pub(super) fn of(file: &'a Path, root: &Node) -> Self {
+        let mut lines = HashMap::new();
+        index(root, String::new(), &mut lines);
+        Self { file, lines, faults: Vec::new(), blamed: HashSet::new() }
+    }
+
+    /// Blames a key, on its own line or on that of the nearest block around it;
+    /// or the environment variable that was laid over it.
+    pub(super) fn fault(&mut self, at: &str, wish: impl Into<String>) {
+        self.blamed.extend(around(at).map(str::to_owned));
+        if at.starts_with(VARIABLE) {
+            self.faults.push(Fault::in_variable(at, wish.into()));
+            return;
+        }
+        let line = around(at).find_map(|key| self.lines.get(key)).copied();
+        self.faults.push(Fault::in_file(self.file, line, at, wish.into()));
+    }
+
+    /// Blames a key that must be given, unless its block was refused as a whole.
+    pub(super) fn miss(&mut self, at: &str, wish: impl Into<String>) {
+        if !self.refused(at) {
+            self.fault(at, wish);
+        }
+    }
+
+    /// Blames a key that does not go with another, unless one of them was refused:
+    /// what stands for it then is not what the operator wrote.
+    pub(super) fn clash(&mut self, at: &str, other: &str, wish: impl Into<String>) {
+        if !self.refused(at) && !self.refused(other) {
+            self.fault(at, wish);
+        }
+    }
+
+    /// Whether a key, something in it, or a block around it was blamed.
+    fn refused(&self, at: &str) -> bool {
+        let mut blocks = around(at).skip(1);
+        self.blamed.contains(at)
+            || blocks.any(|block| self.faults.iter().any(|fault| fault.key() == block))
+    }
+
+    /// Whether the file holds this key.
+    pub(super) fn wrote(&self, at: &str) -> bool {
+        self.lines.contains_key(at)
+    }
+
+    /// Where a route's key was written: in the route, else in `defaults`, else
+    /// nowhere, which the route answers for.
+    pub(super) fn written_at(&self, route: &str, key: &str) -> String {
+        let [own, shared] = [join(route, key), join("defaults", key)];
+        if !self.wrote(&own) && self.wrote(&shared) { shared } else { own }
+    }
+
+    /// The entries of a map whose keys are known; blames the others, and repeated ones.
+    pub(super) fn entries<'n>(
+        &mut self,
+        node: &'n Node,
+        at: &str,
+        known: &[&str],
+    ) -> Vec<(&'n str, &'n Node)> {
+        let mut entries = self.pairs(node, at);
+        entries.retain(|(key, node)| {
+            let found = known.contains(key);
+            if !found {
+                self.faults.push(self.unknown(key, node.line, at, known));
+            }
+            found
+        });
+        entries
+    }
+
+    /// The entries of a map with keys of the operator's; blames repeated ones.
+    pub(super) fn pairs<'n>(&mut self, node: &'n Node, at: &str) -> Vec<(&'n str, &'n Node)> {
+        let map = match &node.value {
+            Value::Map(map) => map,
+            // A block all of whose keys are commented out.
+            Value::Null => return Vec::new(),
+            other => {
+                self.fault(at, format!("must be a map of keys (got {})", other.shown()));
+                return Vec::new();
+            }
+        };
+        let mut seen: HashMap<&str, u64> = HashMap::new();
+        for (key, node) in map {
+            if let Some(first) = seen.insert(key, node.line) {
+                let wish = format!("key given twice, on line {first} too");
+                self.faults.push(Fault::in_file(self.file, Some(node.line), &join(at, key), wish));
+            }
+        }
+        map.iter().map(|(key, node)| (key.as_str(), node)).collect()
+    }
+
+    fn unknown(&self, key: &str, line: u64, at: &str, known: &[&str]) -> Fault {
+        let near = known
+            .iter()
+            .map(|name| (strsim::damerau_levenshtein(key, name), name))
+            .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+            .min_by_key(|(distance, _)| *distance);
+        let wish = match near {
+            _ if LATER.contains(&key) => format!("`{key}` comes with a later version"),
+            Some((_, name)) => format!("unknown key `{key}`, did you mean `{name}`?"),
+            None => format!("unknown key `{key}`, must be one of {}", known.join(", ")),
+        };
+        Fault::in_file(self.file, Some(line), &join(at, key), wish)
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    ///
+    /// All faults, where there is any.
+    pub(super) fn end(self) -> Result<(), Faults> {
+        Faults::of(self.faults).map_or(Ok(()), Err)
+    }
+}
+
+/// A part of the file that reads itself.
+pub(super) trait Written: Sized {
+    /// Reads a part from nothing; `None`: it was refused.
+    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self>;
+
+    /// Lays what is written over what there is; what is refused changes nothing.
+    fn read(&mut self, node: &Node, at: &str, reading: &mut Reading<'_>) {
+        if let Some(fresh) = Self::fresh(node, at, reading) {
+            *self = fresh;
+        }
+    }
+}
+
+/// A value that has no keys of its own to blame.
+pub(super) trait Leaf: Sized {
+    /// Reads a value; else says what it must be.
+    fn leaf(value: &Value) -> Result<Self, String>;
+}
+
+impl<T: Leaf> Written for T {
+    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
+        match T::leaf(&node.value) {
+            Ok(leaf) => Some(leaf),
+            Err(wish) => {
+                reading.fault(at, format!("{wish} (got {})", node.value.shown()));
+                None
+            }
+        }
+    }
+}
+
+impl<T: Written> Written for Option<T> {
+    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
+        match node.value {
+            Value::Null => Some(None),
+            _ => T::fresh(node, at, reading).map(Some),
+        }
+    }
+}
+
+impl<T: Written> Written for Vec<T> {
+    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            reading
+                .fault(at, format!("must be a list, `[]` for none (got {})", node.value.shown()));
+            return None;
+        };
+        let items = items.iter().enumerate();
+        Some(items.filter_map(|(n, item)| T::fresh(item, &nth(at, n), reading)).collect())
+    }
+}
+
+/// The path of a key in a block.
+pub(super) fn join(at: &str, key: &str) -> String {
+    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
+}
+
+/// The path of an item of a list.
+pub(super) fn nth(at: &str, n: usize) -> String {
+    format!("{at}[{n}]")
+}
+
+/// A path, and those of all blocks around it, from the inside out.
+fn around(at: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(at), |at| at.rfind(['.', '[']).and_then(|end| at.get(..end)))
+}
+
+fn index(node: &Node, at: String, lines: &mut HashMap<String, u64>) {
+    match &node.value {
+        Value::List(items) => {
+            for (n, item) in items.iter().enumerate() {
+                index(item, nth(&at, n), lines);
+            }
+        }
+        Value::Map(entries) => {
+            for (key, node) in entries {
+                index(node, join(&at, key), lines);
+            }
+        }
+        _ => {}
+    }
+    if !at.is_empty() {
+        lines.insert(at, node.line);
+    }
+}
+
+/// Declares a block of the file: each key with its doc, its type and its default.
+macro_rules! block {
+    ($(#[$about:meta])* $name:ident {
+        $($(#[$doc:meta])* $key:ident: $type:ty = $default:expr,)*
+    }) => {
+        #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+        $(#[$about])*
+        #[serde(deny_unknown_fields, default)]
+        pub(in crate::config) struct $name {
+            $($(#[$doc])* pub(in crate::config) $key: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+
+        impl $crate::config::reading::Written for $name {
+            fn fresh(
+                node: &$crate::config::tree::Node,
+                at: &str,
+                reading: &mut $crate::config::reading::Reading<'_>,
+            ) -> Option<Self> {
+                let mut block = Self::default();
+                block.read(node, at, reading);
+                Some(block)
+            }
+
+            fn read(
+                &mut self,
+                node: &$crate::config::tree::Node,
+                at: &str,
+                reading: &mut $crate::config::reading::Reading<'_>,
+            ) {
+                let known = [$(stringify!($key).trim_start_matches("r#")),*];
+                for (key, node) in reading.entries(node, at, &known) {
+                    use $crate::config::reading::{Written, join};
+                    match key {
+                        $(_ if key == stringify!($key).trim_start_matches("r#") => {
+                            Written::read(&mut self.$key, node, &join(at, key), reading);
+                        })*
+                        _ => {}
+                    }
+                }
+            }
+        }
+    };
+}
+pub(super) use block;
+
+/// What our environment variables start with, and no key of the file does.
+const VARIABLE: &str = "SAMEKEY_";
+
+/// Keys that are designed and not there yet.
+const LATER: &[&str] = &[
+    "breaker",
+    "errors",
+    "estimate",
+    "inbox",
+    "interval",
+    "lookup",
+    "preflight",
+    "schema",
+    "shared",
+    "terminal",
+];

@@ -1,0 +1,213 @@
+//! The file's `routes`, and the `defaults` that they start from.
+
+use std::collections::HashMap;
+
+use http::Method;
+
+use crate::config::idempotency::IdempotencyBlock;
+use crate::config::leaf::{MIB, Parse, Parsed, SIZE_MAX, Size, Word, Words, is_name, meant};
+use crate::config::limit::LimitsBlock;
+use crate::config::reading::{Reading, block, join};
+use crate::config::retry::RetryBlock;
+use crate::exchange::body::Caps;
+use crate::limit;
+use crate::route::{HostPattern, Kind, Matcher, Mode, PathPattern, Route};
+
+block! {
+    /// A named rule: which requests it matches, and the policy they get.
+    RouteBlock {
+        /// A metrics label, and whose budget it is across reloads.
+        name: Option<Parsed<Name>> = None,
+        /// Which requests it matches.
+        r#match: MatchBlock = MatchBlock::default(),
+        /// What a request does; null: POST and PATCH have effects, the others read.
+        kind: Option<Word<Kind>> = None,
+        /// Whether decisions are carried out, or only counted.
+        mode: Word<Mode> = Word(Mode::Enforce),
+        /// When a request is sent again.
+        retry: RetryBlock = RetryBlock::default(),
+        /// Which requests carry a key, where it travels, how long its answer is kept.
+        idempotency: IdempotencyBlock = IdempotencyBlock::default(),
+        /// What is held back, per route and credential.
+        limits: LimitsBlock = LimitsBlock::default(),
+        /// How much of a body is kept for sending it again.
+        body: BodyBlock = BodyBlock::default(),
+    }
+}
+
+block! {
+    /// What a route starts from: it overrides field by field.
+    DefaultsBlock {
+        /// What a request does; null: POST and PATCH have effects, the others read.
+        kind: Option<Word<Kind>> = None,
+        /// Whether decisions are carried out, or only counted.
+        mode: Word<Mode> = Word(Mode::Enforce),
+        /// When a request is sent again.
+        retry: RetryBlock = RetryBlock::default(),
+        /// Which requests carry a key, where it travels, how long its answer is kept.
+        idempotency: IdempotencyBlock = IdempotencyBlock::default(),
+        /// What is held back, per route and credential.
+        limits: LimitsBlock = LimitsBlock::default(),
+        /// How much of a body is kept for sending it again.
+        body: BodyBlock = BodyBlock::default(),
+    }
+}
+
+block! {
+    /// Which requests a route matches; all methods and paths where none is given.
+    MatchBlock {
+        /// `api.example.com`, `*.example.net`, `*`, each with or without `:port`.
+        hosts: Vec<Parsed<HostPattern>> = Vec::new(),
+        /// Methods, in capitals.
+        methods: Vec<Parsed<Method>> = Vec::new(),
+        /// `/v1/jobs`, `/v1/*` (one segment), `/v2/**` (the rest).
+        paths: Vec<Parsed<PathPattern>> = Vec::new(),
+    }
+}
+
+block! {
+    /// How much of a body is kept for sending it again.
+    BodyBlock {
+        /// Bytes in memory.
+        memory: Size<0, SIZE_MAX> = Size::of(MIB),
+        /// Bytes in a file, past those in memory; past both the exchange goes on, without retries.
+        disk: Size<0, SIZE_MAX> = Size::of(256 * MIB),
+    }
+}
+
+impl RouteBlock {
+    /// A route that is written over the defaults.
+    pub(super) fn over(defaults: &DefaultsBlock) -> Self {
+        let DefaultsBlock { kind, mode, retry, idempotency, limits, body } = defaults.clone();
+        Self { kind, mode, retry, idempotency, limits, body, ..Self::default() }
+    }
+
+    /// Reads the block once; a [`Route`] needs no second look.
+    pub(super) fn meant(&self, at: &str, reading: &mut Reading<'_>) -> Option<Route> {
+        let [name, hosts] = [join(at, "name"), join(at, "match.hosts")];
+        if self.name.is_none() {
+            reading.miss(&name, WANTED_NAME);
+        }
+        if self.r#match.hosts.is_empty() {
+            reading.miss(&hosts, "must name at least one host; \"*\" is every host");
+        }
+        let retry = self.retry.meant(at, reading);
+        let rules = self.idempotency.meant(at, reading);
+        Some(Route {
+            name: self.name.clone()?.text,
+            matcher: self.r#match.meant(),
+            kind: self.kind.map(|kind| kind.0),
+            mode: self.mode.0,
+            retry,
+            rules,
+            limits: self.limits.meant(),
+            body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
+        })
+    }
+}
+
+impl MatchBlock {
+    fn meant(&self) -> Matcher {
+        Matcher {
+            hosts: meant(&self.hosts),
+            methods: meant(&self.methods),
+            paths: meant(&self.paths),
+        }
+    }
+}
+
+/// Blames each name that an earlier route has.
+pub(super) fn names_differ(routes: &[(String, RouteBlock)], reading: &mut Reading<'_>) {
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    for (at, route) in routes {
+        let Some(name) = &route.name else { continue };
+        if let Some(owner) = first.get(name.text.as_str()) {
+            let wish = format!("must be a name of its own, `{}` is {owner}", name.text);
+            reading.fault(&join(at, "name"), wish);
+        } else {
+            first.insert(&name.text, at);
+        }
+    }
+}
+
+/// Blames routes of one group whose limits differ: whose would they share?
+pub(super) fn groups_agree(routes: &[(String, RouteBlock)], reading: &mut Reading<'_>) {
+    let limits: Vec<_> = routes.iter().map(|(at, block)| (at, block.limits.meant())).collect();
+    for (n, (at, own)) in limits.iter().enumerate() {
+        let mut earlier = limits.iter().take(n);
+        let first = earlier.find(|(_, first)| first.group.is_some() && first.group == own.group);
+        let Some((first_at, first)) = first else { continue };
+        let same = |limits: &limit::Limits| (limits.concurrency, limits.rate, limits.max_queue);
+        if same(own) != same(first) {
+            let wish = "must have the concurrency, rate and max_queue of the group's first route";
+            let [key, other] = [reading.written_at(at, "limits.group"), join(first_at, "limits")];
+            reading.clash(&key, &other, format!("{wish}, {first_at}"));
+        }
+    }
+}
+
+/// A route's name.
+#[derive(Clone, Debug)]
+pub(super) struct Name;
+
+impl Parse for Name {
+    fn parse(text: &str) -> Result<Self, String> {
+        let good = is_name(text) && text != "none";
+        good.then_some(Self).ok_or_else(|| WANTED_NAME.to_owned())
+    }
+}
+
+impl Parse for HostPattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        if !text.is_ascii() {
+            return Err("must be in ASCII, as in xn--bcher-kva.example".to_owned());
+        }
+        let name = text.trim_end_matches('.');
+        if name.starts_with('.')
+            || name.contains("..")
+            || text.contains(|c: char| c.is_ascii_control())
+        {
+            return Err(
+                "must be a host name, such as api.example.com, *.example.net or *".to_owned()
+            );
+        }
+        Self::parse(text).map_err(|wish| format!("must be {wish}"))
+    }
+}
+
+impl Parse for PathPattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        // Compared with what is on the wire, where nothing else occurs.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            return Err("must be percent-encoded, as it is on the wire".to_owned());
+        }
+        Self::parse(text).map_err(|wish| format!("must be {wish}"))
+    }
+}
+
+impl Parse for Method {
+    fn parse(text: &str) -> Result<Self, String> {
+        let method = Self::from_bytes(text.as_bytes()).ok();
+        let method = method.filter(|method| *method != Self::CONNECT);
+        // Methods differ by case (RFC 9110, section 9.1), and none in use has small letters.
+        let method = method.filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()));
+        method
+            .ok_or_else(|| "must be a method in capitals, such as POST, and not CONNECT".to_owned())
+    }
+}
+
+impl Words for Kind {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("effect", Self::Effect),
+        ("read", Self::Read),
+        ("poll", Self::Poll),
+        ("fetch", Self::Fetch),
+    ];
+}
+
+impl Words for Mode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("enforce", Self::Enforce), ("observe", Self::Observe)];
+}
+
+const WANTED_NAME: &str = "must be 1 to 64 of A-Za-z0-9_.- and not `none`";

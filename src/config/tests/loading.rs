@@ -1,0 +1,123 @@
+//! Which file is read, and what the environment changes.
+
+use std::fs;
+use std::path::Path;
+
+use http::Method;
+
+use super::{faults, loaded};
+use crate::config::{Config, Environment, Faults, LogFormat, Source, load, parse, search};
+use crate::idempotency::Mismatch;
+use crate::intercept::OnDistrust;
+use crate::listen::{Auth, Caps, Mode, Spec};
+
+#[test]
+fn the_environment_is_laid_over_the_file() {
+    let text =
+        "listeners: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]\nlog: {level: debug}";
+    let set = |text: &str| Some(text.to_owned());
+    let env = Environment {
+        listen: set("127.0.0.1:0"),
+        admin: set("[::1]:0"),
+        state_dir: set("/var/lib/x"),
+        log: set("warn"),
+        log_format: set("text"),
+        config: None,
+    };
+    let config = parse(text, Path::new("a.yaml"), &env).expect("a config");
+    let addresses: Vec<_> = config.listeners.iter().map(|spec| spec.address.as_str()).collect();
+    assert_eq!(addresses, ["127.0.0.1:0", "127.0.0.1:2"]);
+    assert_eq!(config.admin.address, "[::1]:0");
+    assert_eq!(config.state.public, Path::new("/var/lib/x/public"));
+    assert_eq!((config.log.level.as_str(), config.log.format), ("warn", Some(LogFormat::Text)));
+
+    let env = Environment {
+        listen: set("8080"),
+        admin: set("127.0.0.1:2"),
+        log: set("loud"),
+        log_format: set("xml"),
+        ..Environment::default()
+    };
+    assert_eq!(
+        faults(text, &env),
+        [
+            "SAMEKEY_LISTEN: must be host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:0 (got `8080`)",
+            "SAMEKEY_LOG: must be one of off, error, warn, info, debug, trace, or such by module as in warn,samekey=debug (got `loud`)",
+            "SAMEKEY_LOG_FORMAT: must be one of text, json (got `xml`)",
+            "SAMEKEY_ADMIN: 127.0.0.1:2 is taken by listeners[1].address",
+        ]
+    );
+    let env = Environment { listen: set("0.0.0.0:80"), ..Environment::default() };
+    assert_eq!(
+        faults("", &env),
+        [
+            "SAMEKEY_LISTEN: listeners[0].auth must be {user, password_file} or `open`: 0.0.0.0:80 can be reached from other machines",
+        ]
+    );
+}
+
+#[test]
+fn a_file_is_looked_for_in_order() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [first, second, none] =
+        ["first.yaml", "second.yaml", "none.yaml"].map(|name| dir.path().join(name));
+    fs::write(&first, "log: {level: warn}").expect("written");
+    fs::write(&second, "log: {level: debug}").expect("written");
+    let env = Environment::default();
+    let source = |found: Result<Config, Faults>| found.expect("a config").source;
+    assert_eq!(source(search(&[&none, &second, &first], &env)), Source::File(second.clone()));
+    assert_eq!(source(search(&[&none], &env)), Source::BuiltIn);
+    assert_eq!(source(load(Some(&first), &env)), Source::File(first.clone()));
+    let named = |path: &Path| Environment {
+        config: Some(path.display().to_string()),
+        ..Environment::default()
+    };
+    assert_eq!(source(load(None, &named(&second))), Source::File(second.clone()));
+    assert_eq!(source(load(Some(&first), &named(&none))), Source::File(first));
+
+    let missing = "cannot be read: No such file or directory (os error 2)";
+    let fault = |found: Result<Config, Faults>| found.expect_err("a fault").to_string();
+    assert_eq!(fault(load(Some(&none), &env)), format!("{}: {missing}", none.display()));
+    assert_eq!(
+        fault(load(None, &named(&none))),
+        format!("SAMEKEY_CONFIG: {}: {missing}", none.display())
+    );
+    assert!(fault(search(&[dir.path(), &second], &env)).contains("cannot be read"));
+    fs::write(&second, vec![b'#'; (4 << 20) + 1]).expect("written");
+    assert!(fault(load(Some(&second), &env)).ends_with("cannot be read: larger than 4MiB"));
+    fs::write(&second, vec![b'#'; 4 << 20]).expect("written");
+    assert!(load(Some(&second), &env).is_ok());
+}
+
+#[test]
+fn without_a_file_one_route_covers_every_host() {
+    let config = search(&[], &Environment::default()).expect("a config");
+    let [route] = &config.routes[..] else { panic!("one route") };
+    assert_eq!(route.name, "default");
+    assert!(route.matcher.matches("any.test", 1, &Method::GET, "/"));
+    assert_eq!(route.rules.mismatch, Mismatch::Forward);
+    assert!(route.rules.pass_malformed_keys && !route.retry.deadline.cuts_attempts);
+    assert_eq!(config.intercept.on_distrust, OnDistrust::Tunnel);
+}
+
+#[test]
+fn a_file_without_keys_is_at_the_documented_defaults() {
+    for text in ["", "# nothing\n", "routes:\nlog:\n", "{}"] {
+        let config = loaded(text);
+        assert!(config.routes.is_empty());
+        assert_eq!(config.intercept.on_distrust, OnDistrust::Fail);
+        assert_eq!(
+            config.listeners,
+            [Spec {
+                address: "127.0.0.1:8080".to_owned(),
+                mode: Mode::Forward,
+                auth: Auth::Open,
+                caps: Caps::default(),
+            }]
+        );
+        assert_eq!(config.state.public, Path::new("./samekey-data/public"));
+        assert_eq!((config.state.held_memory, config.state.held_disk), (64 << 20, 1 << 30));
+        assert_eq!(config.egress.deny.len(), 2);
+        assert_eq!((config.log.level.as_str(), config.log.format), ("info", None));
+    }
+}

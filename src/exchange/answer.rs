@@ -1,0 +1,204 @@
+//! The response that a failure becomes: RFC 9457 problems, said once for all.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::exchange::{Body, Failure, Response};
+
+/// What a failure is called, on the wire and in its title.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The end of its `type` URN.
+    pub slug: &'static str,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its title.
+    pub title: &'static str,
+    /// Its error type in `Proxy-Status` (RFC 9209, section 2.3).
+    pub proxy_error: &'static str,
+}
+
+/// The response to a failure after so many attempts.
+pub fn of(failure: &Failure, attempts: usize) -> Response {
+    let problem = problem(failure);
+    let retry_after = retry_after(failure).map(whole_seconds);
+    let mut fields = Map::new();
+    fields.insert("type".to_owned(), json!(format!("urn:samekey:{}", problem.slug)));
+    fields.insert("title".to_owned(), json!(problem.title));
+    fields.insert("status".to_owned(), json!(problem.status.as_u16()));
+    fields.insert("detail".to_owned(), json!(failure.to_string()));
+    fields.insert("code".to_owned(), json!(problem.slug.replace('-', "_")));
+    fields.insert("attempts".to_owned(), json!(attempts));
+    if let Some(seconds) = retry_after {
+        fields.insert("retry_after".to_owned(), json!(seconds));
+    }
+    if let Failure::NotRetained { captured, .. } = failure
+        && !captured.is_empty()
+    {
+        let captured = captured.iter().map(|(name, value)| (name.clone(), json!(value)));
+        fields.insert("captured".to_owned(), Value::Object(captured.collect()));
+    }
+    let text = Value::Object(fields).to_string();
+    let mut response = Response::new(problem.status, Body::full(Bytes::from(text)));
+    let headers = &mut response.headers;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(PROXY_STATUS, proxy_status(&problem, attempts));
+    if let Some(seconds) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if matches!(failure, Failure::ProxyAuth) {
+        let challenge = HeaderValue::from_static("Basic realm=\"samekey\", charset=\"UTF-8\"");
+        headers.insert(PROXY_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// The bytes of a whole HTTP/1.1 response, for a head that never became a request.
+pub fn raw(status: u16) -> Vec<u8> {
+    let failure = match status {
+        431 => Failure::HeaderTooLarge,
+        _ => Failure::BadRequest("the request is not HTTP/1.1, or its target is too long"),
+    };
+    let problem = problem(&failure);
+    let text = json!({
+        "type": format!("urn:samekey:{}", problem.slug),
+        "title": problem.title,
+        "status": problem.status.as_u16(),
+        "detail": failure.to_string(),
+        "code": problem.slug.replace('-', "_"),
+        "attempts": 0,
+    })
+    .to_string();
+    format!(
+        "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+         proxy-status: samekey; error={}\r\nconnection: close\r\n\r\n{text}",
+        problem.status,
+        text.len(),
+        problem.proxy_error,
+    )
+    .into_bytes()
+}
+
+/// Words that keep an SDK from starting over once samekey has given up.
+pub fn stop_words(headers: &mut HeaderMap) {
+    headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    headers.insert(STRIPE_SHOULD_RETRY, HeaderValue::from_static("false"));
+}
+
+/// What a failure is called.
+pub fn problem(failure: &Failure) -> Problem {
+    let (slug, status, title, proxy_error) = match failure {
+        Failure::BadRequest(_) => {
+            ("bad-request", 400, "The request is malformed", "http_request_error")
+        }
+        Failure::HeaderTooLarge => {
+            ("header-too-large", 431, "The request's head is too large", "http_request_error")
+        }
+        Failure::KeyInvalid(_) => {
+            ("key-invalid", 400, "The idempotency key is invalid", "http_request_error")
+        }
+        Failure::KeyMissing(_) => {
+            ("key-missing", 400, "An idempotency key is missing", "http_request_error")
+        }
+        Failure::Forbidden(_) => (
+            "forbidden-destination",
+            403,
+            "The destination is forbidden",
+            "destination_ip_prohibited",
+        ),
+        Failure::ProxyAuth => {
+            ("proxy-auth-required", 407, "The proxy wants credentials", "http_request_denied")
+        }
+        Failure::InProgress { .. } => {
+            ("in-progress", 409, "A request with this key is in progress", "http_request_denied")
+        }
+        Failure::OutcomeUnknown(_) => {
+            ("outcome-unknown", 409, "The outcome of this key is unknown", "http_request_denied")
+        }
+        Failure::NotRetained { .. } => {
+            ("response-not-retained", 409, "The answer is no longer kept", "http_request_denied")
+        }
+        Failure::Misdirected => {
+            ("misdirected", 400, "The tunnel leads elsewhere", "http_request_error")
+        }
+        Failure::KeyReused(status) => {
+            let title = "The key was used for another request";
+            ("key-reused", status.as_u16(), title, "http_request_denied")
+        }
+        Failure::Unreachable { kind, .. } => {
+            ("upstream-unreachable", 502, "The upstream cannot be reached", *kind)
+        }
+        Failure::Tls { verification, .. } => {
+            let kind = if *verification { "tls_certificate_error" } else { "tls_protocol_error" };
+            ("upstream-tls", 502, "TLS to the upstream failed", kind)
+        }
+        Failure::Refused => (
+            "upstream-unreachable",
+            502,
+            "The upstream refused the request unprocessed",
+            "connection_terminated",
+        ),
+        Failure::Protocol { broken, .. } => {
+            let kind =
+                if *broken { "connection_terminated" } else { "http_protocol_error" };
+            ("upstream-protocol", 502, "The upstream did not answer in HTTP", kind)
+        }
+        Failure::ClientGone => {
+            ("bad-request", 400, "The request ended early", "http_request_error")
+        }
+        Failure::TimedOut { .. } => (
+            "upstream-timeout",
+            504,
+            "The upstream did not answer in time",
+            "http_response_timeout",
+        ),
+        Failure::Overloaded => {
+            ("overloaded", 503, "Too many requests wait already", "connection_limit_reached")
+        }
+        Failure::LimitWait { .. } => {
+            ("limit-wait", 503, "The turn would come too late", "connection_limit_reached")
+        }
+        Failure::StoreUnavailable(_) => {
+            ("store-unavailable", 503, "The key cannot be kept", "proxy_internal_error")
+        }
+        Failure::Loop => {
+            ("loop", 508, "The request leads back to this proxy", "proxy_loop_detected")
+        }
+        Failure::ReplaySuspended => {
+            ("replay-suspended", 409, "Stored answers are held back", "http_request_denied")
+        }
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    Problem { slug, status, title, proxy_error }
+}
+
+/// When asking again may help, where that is known.
+fn retry_after(failure: &Failure) -> Option<Duration> {
+    match failure {
+        Failure::InProgress { retry_after } | Failure::LimitWait { retry_after } => {
+            Some(*retry_after)
+        }
+        Failure::Overloaded => Some(Duration::from_secs(1)),
+        _ => None,
+    }
+}
+
+/// Rounded up, and at least one: a client that obeys must not come too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).try_into().map_or(u64::MAX, |seconds: u64| seconds.max(1))
+}
+
+fn proxy_status(problem: &Problem, attempts: usize) -> HeaderValue {
+    let text =
+        format!("samekey; error={}; details=\"attempts={attempts}\"", problem.proxy_error);
+    HeaderValue::try_from(text).unwrap_or_else(|_never| HeaderValue::from_static("samekey"))
+}
+
+/// `Proxy-Status` (RFC 9209).
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const STRIPE_SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");

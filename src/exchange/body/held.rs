@@ -1,0 +1,408 @@
+//! A request's body, copied while it streams up, so that it can be sent again.
+//!
+//! The copy is in memory up to a cap, then in a nameless file up to another. Past
+//! both it is dropped and the attempt under way goes on without it. Readers come
+//! one after another: a new one takes over from the one before, replays what was
+//! copied and then goes on with what the client still sends.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as _, Frame};
+
+use crate::exchange::body::spill::{Pending, Spill};
+use crate::exchange::body::{Body, BodyError, Caps};
+
+/// What all held bodies may take together, and where their files are.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Totals>);
+
+#[derive(Debug)]
+struct Totals {
+    dir: PathBuf,
+    memory_max: u64,
+    disk_max: u64,
+    memory: AtomicU64,
+    disk: AtomicU64,
+}
+
+impl Room {
+    /// Bounds the copies; files are made in `dir`, which must exist.
+    pub fn new(dir: PathBuf, memory_max: u64, disk_max: u64) -> Self {
+        let (memory, disk) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Totals { dir, memory_max, disk_max, memory, disk }))
+    }
+
+    /// Bytes held in memory and on disk at this moment.
+    pub fn used(&self) -> (u64, u64) {
+        (self.0.memory.load(Ordering::Relaxed), self.0.disk.load(Ordering::Relaxed))
+    }
+
+    fn take(used: &AtomicU64, max: u64, bytes: u64) -> bool {
+        let before = used.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before.saturating_add(bytes) <= max;
+        if !fits {
+            used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+}
+
+/// A body that can be read more than once.
+#[derive(Clone, Debug)]
+pub struct Held(Kept);
+
+#[derive(Clone)]
+enum Kept {
+    Full(Bytes),
+    Copied(Arc<Mutex<Copied>>),
+}
+
+struct Copied {
+    source: Body,
+    caps: Caps,
+    room: Room,
+    memory: Vec<Bytes>,
+    memory_len: u64,
+    spill: Option<Spill>,
+    writing: Option<(Pending<()>, Bytes)>,
+    trailers: Option<HeaderMap>,
+    /// The source gave its last frame.
+    ended: bool,
+    failed: Option<BodyError>,
+    /// The copy is whole up to here; false once it was dropped.
+    intact: bool,
+    length: Option<u64>,
+    /// The reader that may read; an older one is told that it was superseded.
+    reader: u64,
+}
+
+/// What came of reading a body to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// All of it, in one piece.
+    Whole(Bytes),
+    /// It is larger than the cap in memory; what was read is kept.
+    TooLarge,
+}
+
+impl Held {
+    /// Begins to hold a body.
+    pub fn new(mut body: Body, caps: Caps, room: &Room) -> Self {
+        if let Some(bytes) = body.as_full() {
+            return Self(Kept::Full(bytes));
+        }
+        // A body that is held already keeps its copy: it is not copied twice.
+        if let super::Kind::Replay(reader) = &mut body.kind {
+            return Self(Kept::Copied(reader.copied.clone()));
+        }
+        let length = body.length();
+        // What cannot be kept whole is not begun.
+        let intact = length.is_none_or(|length| length <= caps.memory.saturating_add(caps.disk));
+        Self(Kept::Copied(Arc::new(Mutex::new(Copied {
+            source: body,
+            caps,
+            room: room.clone(),
+            memory: Vec::new(),
+            memory_len: 0,
+            spill: None,
+            writing: None,
+            trailers: None,
+            ended: false,
+            failed: None,
+            intact,
+            length,
+            reader: 0,
+        }))))
+    }
+
+    /// A body that reads from the start; the reader before it stops.
+    pub fn reader(&self) -> Body {
+        match &self.0 {
+            Kept::Full(bytes) => Body::full(bytes.clone()),
+            Kept::Copied(copied) => {
+                let mut inner = lock(copied);
+                inner.reader += 1;
+                let (nth, length) = (inner.reader, inner.length);
+                drop(inner);
+                let copied = copied.clone();
+                Body::replay(Reader { copied, nth, length, piece: 0, at: 0, reading: None, done: false })
+            }
+        }
+    }
+
+    /// Whether it can be sent again from its start.
+    pub fn is_replayable(&self) -> bool {
+        match &self.0 {
+            Kept::Full(_) => true,
+            Kept::Copied(copied) => {
+                let inner = lock(copied);
+                inner.intact && inner.failed.is_none()
+            }
+        }
+    }
+
+    /// Whether all of `body` is there: nothing has to come from the client any more.
+    pub fn is_at_hand(body: &Body) -> bool {
+        match &body.kind {
+            super::Kind::Empty | super::Kind::Full(_) => true,
+            super::Kind::Replay(reader) => {
+                let inner = lock(&reader.copied);
+                inner.intact && inner.failed.is_none()
+            }
+            super::Kind::Client(..) | super::Kind::Upstream(_) | super::Kind::Other(_) => false,
+        }
+    }
+
+    /// Reads the source until its end or the cap in memory.
+    ///
+    /// # Errors
+    ///
+    /// The client left, or sent what a body may not hold.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was read is kept.
+    pub async fn fill(&self) -> Result<Filled, BodyError> {
+        let copied = match &self.0 {
+            Kept::Full(bytes) => return Ok(Filled::Whole(bytes.clone())),
+            Kept::Copied(copied) => copied,
+        };
+        std::future::poll_fn(|cx| {
+            loop {
+                let mut inner = lock(copied);
+                if let Some(error) = inner.failed {
+                    return Poll::Ready(Err(error));
+                }
+                let cap = inner.caps.memory;
+                if inner.length.is_some_and(|length| length > cap) || inner.spill.is_some() || !inner.intact {
+                    return Poll::Ready(Ok(Filled::TooLarge));
+                }
+                if inner.ended {
+                    return Poll::Ready(Ok(Filled::Whole(inner.joined())));
+                }
+                let read = ready!(inner.poll_more(cx));
+                if let Err(error) = read {
+                    return Poll::Ready(Err(error));
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Copied {
+    /// Reads one more frame from the source into the copy, and gives it.
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+        if let Some((pending, _)) = &mut self.writing {
+            let written = ready!(pending.poll(cx));
+            let data = self.writing.take().map(|(_, data)| data).unwrap_or_default();
+            if written.is_err() {
+                self.forget(); // a full disk costs the copy, not the exchange
+            }
+            return Poll::Ready(Ok(Some(Frame::data(data))));
+        }
+        let frame = ready!(std::pin::Pin::new(&mut self.source).poll_frame(cx));
+        match frame {
+            None => {
+                self.ended = true;
+                Poll::Ready(Ok(None))
+            }
+            Some(Err(error)) => {
+                self.failed = Some(error);
+                Poll::Ready(Err(error))
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => self.keep(data, cx),
+                Err(frame) => {
+                    self.ended = true; // nothing follows a trailer section
+                    self.trailers = frame.into_trailers().ok();
+                    Poll::Ready(Ok(self.trailers.clone().map(Frame::trailers)))
+                }
+            },
+        }
+    }
+
+    /// Copies one piece of data, as far as there is room.
+    fn keep(
+        &mut self,
+        data: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+        let size = data.len() as u64;
+        if self.intact && self.spill.is_none() {
+            let fits = self.memory_len.saturating_add(size) <= self.caps.memory;
+            if fits && Room::take(&self.room.0.memory, self.room.0.memory_max, size) {
+                self.memory_len += size;
+                self.memory.push(data.clone());
+                return Poll::Ready(Ok(Some(Frame::data(data))));
+            }
+        }
+        if self.intact && self.spill_has_room(size) {
+            if let Some(spill) = &mut self.spill {
+                self.writing = Some((spill.append(data.clone()), data));
+                return self.poll_more(cx);
+            }
+        }
+        self.forget();
+        Poll::Ready(Ok(Some(Frame::data(data))))
+    }
+
+    /// Makes the file where there is none yet, and takes `size` bytes of the room on disk.
+    fn spill_has_room(&mut self, size: u64) -> bool {
+        let used = self.spill.as_ref().map_or(0, Spill::length);
+        if used.saturating_add(size) > self.caps.disk {
+            return false;
+        }
+        if self.spill.is_none() {
+            // Making the file is one system call; it is not worth a hop to another thread.
+            self.spill = Spill::new(&self.room.0.dir).ok();
+        }
+        self.spill.is_some() && Room::take(&self.room.0.disk, self.room.0.disk_max, size)
+    }
+
+    /// Drops the copy; whoever reads goes on reading from the source.
+    fn forget(&mut self) {
+        self.intact = false;
+        self.give_back();
+        self.memory.clear();
+        self.spill = None;
+    }
+
+    fn give_back(&mut self) {
+        self.room.0.memory.fetch_sub(self.memory_len, Ordering::Relaxed);
+        self.memory_len = 0;
+        let spilled = self.spill.as_ref().map_or(0, Spill::length);
+        self.room.0.disk.fetch_sub(spilled, Ordering::Relaxed);
+    }
+
+    fn joined(&self) -> Bytes {
+        if let [only] = self.memory.as_slice() {
+            return only.clone();
+        }
+        let mut whole = BytesMut::with_capacity(usize::try_from(self.memory_len).unwrap_or(0));
+        self.memory.iter().for_each(|piece| whole.extend_from_slice(piece));
+        whole.freeze()
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// Reads a held body from its start.
+pub(super) struct Reader {
+    copied: Arc<Mutex<Copied>>,
+    nth: u64,
+    length: Option<u64>,
+    /// The next piece in memory.
+    piece: usize,
+    /// The next byte in the file.
+    at: u64,
+    reading: Option<Pending<Bytes>>,
+    done: bool,
+}
+
+impl Reader {
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.done
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let copied = self.copied.clone();
+        let mut inner = lock(&copied);
+        if self.done {
+            return Poll::Ready(None);
+        }
+        if inner.reader != self.nth {
+            return Poll::Ready(Some(Err(BodyError::CopyLost)));
+        }
+        if let Some(copy) = ready!(self.poll_copy(&inner, cx)) {
+            return Poll::Ready(Some(copy.map(Frame::data)));
+        }
+        if let Some(error) = inner.failed {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if inner.ended {
+            self.done = true;
+            let again = inner.trailers.clone(); // they came before, and come again
+            return Poll::Ready(again.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        self.poll_source(&mut inner, cx)
+    }
+
+    /// The next piece of the copy; `None` when the reader has caught up.
+    fn poll_copy(
+        &mut self,
+        inner: &Copied,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Some(piece) = inner.memory.get(self.piece) {
+            self.piece += 1;
+            return Poll::Ready(Some(Ok(piece.clone())));
+        }
+        let Some(spill) = &inner.spill else { return Poll::Ready(None) };
+        // What is being written now is handed on by whoever waits for the write.
+        let written = spill.length() - inner.writing.as_ref().map_or(0, |(_, data)| data.len() as u64);
+        if self.at >= written && self.reading.is_none() {
+            return Poll::Ready(None);
+        }
+        let at = self.at;
+        let reading = self.reading.get_or_insert_with(|| spill.read(at, written));
+        let piece = ready!(reading.poll(cx));
+        self.reading = None;
+        Poll::Ready(Some(match piece {
+            Ok(bytes) => {
+                self.at += bytes.len() as u64;
+                Ok(bytes)
+            }
+            Err(_unreadable) => Err(BodyError::CopyLost),
+        }))
+    }
+
+    fn poll_source(
+        &mut self,
+        inner: &mut MutexGuard<'_, Copied>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match ready!(inner.poll_more(cx)) {
+            Ok(frame) => frame,
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        // What was just copied is not to be read from the copy as well.
+        self.piece = inner.memory.len();
+        self.at = inner.spill.as_ref().map_or(0, Spill::length);
+        self.done = frame.as_ref().is_none_or(Frame::is_trailers);
+        Poll::Ready(frame.map(Ok))
+    }
+}
+
+fn lock(copied: &Mutex<Copied>) -> MutexGuard<'_, Copied> {
+    copied.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full",
+            Self::Copied(_) => "Copied",
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! Where requests go: a scheme, a host, a port.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::uri::Authority;
+
+/// Plain or inside TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `http`.
+    Http,
+    /// `https`.
+    Https,
+}
+
+impl Scheme {
+    /// The port that stands for no port.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// The scheme's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// A scheme and an authority: lower-case host, no brackets, no trailing dot; cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// Plain or inside TLS.
+    pub scheme: Scheme,
+    /// The host's name or address.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+}
+
+impl Origin {
+    /// Reads `https://host[:port]`.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wanted when the scheme is neither `http` nor `https`, the host
+    /// is missing, or anything follows the authority but a single `/`.
+    pub fn parse(written: &str) -> Result<Self, &'static str> {
+        let wanted = "a URL such as https://api.example.com, without path, query or user";
+        let (scheme, rest) = written.split_once("://").ok_or(wanted)?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return Err(wanted),
+        };
+        let authority =
+            rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_invalid| wanted)?;
+        Self::of(scheme, &authority).ok_or(wanted)
+    }
+
+    /// The origin of an authority; `None` where it has userinfo, no host, or no valid port.
+    pub fn of(scheme: Scheme, authority: &Authority) -> Option<Self> {
+        if authority.as_str().contains('@') {
+            return None;
+        }
+        let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let bare = bare.strip_suffix('.').unwrap_or(bare);
+        let named = !bare.is_empty();
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("" | ":") => scheme.default_port(),
+            _ => authority.port_u16().filter(|port| *port != 0)?,
+        };
+        named.then(|| Self { scheme, host: bare.to_ascii_lowercase().into(), port })
+    }
+
+    /// The value of the `Host` field: the port only where it is not the scheme's.
+    pub fn host_field(&self) -> String {
+        let brackets = self.host.contains(':');
+        let host = if brackets { format!("[{}]", self.host) } else { self.host.to_string() };
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.host_field())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_read_and_written() {
+        for (written, wanted) in [
+            ("https://API.Example.com", Some("https://api.example.com")),
+            ("https://a.test:443/", Some("https://a.test")),
+            ("http://a.test:8080", Some("http://a.test:8080")),
+            ("http://[::1]:9", Some("http://[::1]:9")),
+            ("https://a.test.", Some("https://a.test")),
+            ("ftp://a.test", None),
+            ("https://u@a.test", None),
+            ("https://a.test/x", None),
+            ("https://a.test:0", None),
+            ("https://", None),
+            ("a.test", None),
+        ] {
+            let read = Origin::parse(written).ok().map(|origin| origin.to_string());
+            assert_eq!(read.as_deref(), wanted, "{written}");
+        }
+    }
+}

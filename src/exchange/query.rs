@@ -1,0 +1,58 @@
+//! The parameters of a query, looked up without rewriting it.
+//!
+//! Names and values are percent-decoded (RFC 3986, section 2.1); a `+` stays a
+//! `+`, because keys and signatures in base64 hold it, and spaces do not occur in
+//! what is looked up here.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// The decoded values of the parameters called `name`, in order.
+pub fn values<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    pairs(query.unwrap_or_default()).filter_map(move |pair| {
+        let (written, value) = pair.split_once('=').unwrap_or((pair, ""));
+        is_called(written, name).then(|| Cow::from(percent_decode_str(value)))
+    })
+}
+
+/// The query, as it came, without the parameters called `name`.
+pub fn without(query: &str, name: &str) -> String {
+    let kept = pairs(query).filter(|pair| {
+        let (written, _) = pair.split_once('=').unwrap_or((pair, ""));
+        !is_called(written, name)
+    });
+    kept.collect::<Vec<_>>().join("&")
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').filter(|pair| !pair.is_empty())
+}
+
+fn is_called(written: &str, name: &str) -> bool {
+    written == name || percent_decode_str(written).eq(name.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_found_however_it_is_written() {
+        let query = Some("a=1&ke%79=x%2Fy&b&key=p+q&&key");
+        let found: Vec<_> = values(query, "key").collect();
+        assert_eq!(found, [b"x/y".as_slice(), b"p+q", b""]);
+        assert_eq!(values(query, "b").count(), 1);
+        assert_eq!(values(query, "c").count(), 0);
+        assert_eq!(values(None, "c").count(), 0);
+    }
+
+    #[test]
+    fn a_query_loses_one_name_and_keeps_the_rest_as_it_came() {
+        for (query, kept) in
+            [("a=%31&key=1&b=2", "a=%31&b=2"), ("k%65y=1", ""), ("a&keys=1", "a&keys=1"), ("", "")]
+        {
+            assert_eq!(without(query, "key"), kept, "{query}");
+        }
+    }
+}

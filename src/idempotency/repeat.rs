@@ -1,0 +1,185 @@
+//! What a key has come to, and what a request that brings it is to do.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::exchange::body::Held;
+use crate::exchange::ending::Resend;
+use crate::exchange::id::ExchangeId;
+use crate::exchange::trail::Replay;
+use crate::exchange::{Failure, Request, Response};
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::layer::{Ask, Shared, whole_fingerprint};
+use crate::idempotency::store::{Claim, Completed, Open, Reserved, Told, Waiter};
+use crate::idempotency::{InProgress, Mismatch};
+use crate::metrics::KeyEvent;
+
+/// A request on its way to its key.
+pub(super) struct Repeat<'a> {
+    shared: &'a Shared,
+    ask: &'a Ask,
+    exchange: ExchangeId,
+    /// What it asks, once its body has been read.
+    fingerprint: Option<Fingerprint>,
+}
+
+/// What a request is to do.
+pub(super) enum Next {
+    /// It holds the claim: send it.
+    Lead(Claim),
+    /// It was answered.
+    Replay(Replayed),
+    /// The exchange that it waited for failed like this.
+    Told(Failure),
+    /// The upstream is to decide.
+    Forward,
+    /// The key changed hands meanwhile: ask again.
+    Again,
+}
+
+/// A stored answer, and how it came here.
+pub(super) struct Replayed {
+    pub(super) response: Response,
+    pub(super) how: Replay,
+}
+
+impl<'a> Repeat<'a> {
+    pub(super) fn new(shared: &'a Shared, ask: &'a Ask, known: Option<Fingerprint>) -> Self {
+        Self { shared, ask, exchange: shared.names.next(), fingerprint: known }
+    }
+
+    /// Asks the store, and works out what its answer means.
+    pub(super) async fn next(&mut self, request: &mut Request) -> Result<Next, Failure> {
+        let now = Instant::now();
+        let reserved =
+            self.shared.store.reserve(self.ask.id, self.fingerprint, self.exchange, now);
+        let full = |_: &Failure| self.shared.commons.metrics.store_error("reserve");
+        match reserved.inspect_err(full)? {
+            Reserved::Claimed(claim) => Ok(Next::Lead(claim)),
+            Reserved::Completed(done) => self.completed(request, done).await,
+            Reserved::Unknown(open) => self.unknown(request, open).await,
+            Reserved::InFlight(waiter) => self.in_flight(request, waiter).await,
+        }
+    }
+
+    async fn completed(&mut self, request: &mut Request, done: Completed) -> Result<Next, Failure> {
+        if let Some(next) = self.mismatch(request, done.fingerprint).await? {
+            return Ok(next);
+        }
+        let route = self.shared.terms.metrics.name();
+        if self.shared.suspensions.holds(&request.origin, request.caller, route) {
+            return Err(Failure::ReplaySuspended);
+        }
+        let Some(record) = done.record else {
+            return Err(Failure::NotRetained { exchange: done.exchange, captured: done.captured });
+        };
+        self.shared.terms.metrics.key(KeyEvent::Replayed);
+        let response = record.replay(&request.headers);
+        Ok(Next::Replay(Replayed { response, how: Replay::Stored }))
+    }
+
+    async fn unknown(&mut self, request: &mut Request, open: Open) -> Result<Next, Failure> {
+        if let Some(next) = self.mismatch(request, open.fingerprint).await? {
+            return Ok(next);
+        }
+        if !self.may_resend(request, &open) {
+            return Err(Failure::OutcomeUnknown(open.exchange));
+        }
+        let resumed = self.shared.store.resume(self.ask.id, &open);
+        Ok(resumed.map_or(Next::Again, Next::Lead))
+    }
+
+    async fn in_flight(&mut self, request: &mut Request, mut waiter: Waiter) -> Result<Next, Failure> {
+        let rules = &self.shared.terms.rules;
+        let until = Instant::now() + rules.join_wait;
+        let own = self.own(request).await?;
+        // The one in flight may still be uploading what it asks.
+        let theirs = waiter.fingerprint(left(until)).await;
+        if theirs.is_some_and(|theirs| theirs != own) {
+            return self.differs(request);
+        }
+        if rules.in_progress == InProgress::Reject {
+            self.shared.terms.metrics.key(KeyEvent::InProgress);
+            return Err(Failure::InProgress { retry_after: SOON });
+        }
+        let exchange = waiter.exchange;
+        let Some(told) = waiter.told(left(until)).await else {
+            self.shared.terms.metrics.key(KeyEvent::InProgress);
+            return Err(Failure::InProgress { retry_after: SOON });
+        };
+        self.shared.terms.metrics.key(KeyEvent::Joined);
+        match told {
+            Told::Answer(record) => {
+                let response = record.replay(&request.headers);
+                Ok(Next::Replay(Replayed { response, how: Replay::Joined }))
+            }
+            Told::Failure(failure) => Ok(Next::Told(failure)),
+            Told::TooLarge => Err(Failure::NotRetained { exchange, captured: Vec::new() }),
+            Told::Unknown => Err(Failure::OutcomeUnknown(exchange)),
+        }
+    }
+
+    /// What to do where the key came before with another request; a key whose
+    /// request was never seen whole can belong to any.
+    async fn mismatch(
+        &mut self,
+        request: &mut Request,
+        theirs: Option<Fingerprint>,
+    ) -> Result<Option<Next>, Failure> {
+        let own = self.own(request).await?;
+        if theirs.is_none_or(|theirs| theirs == own) {
+            return Ok(None);
+        }
+        self.differs(request).map(Some)
+    }
+
+    fn differs(&self, request: &Request) -> Result<Next, Failure> {
+        self.shared.terms.metrics.key(KeyEvent::Reused);
+        match self.shared.terms.rules.mismatch {
+            Mismatch::Answer(status) => Err(Failure::KeyReused(status)),
+            // Its body was read to be compared: past the caps it is no longer there.
+            Mismatch::Forward if !request.replayable => {
+                Err(Failure::KeyReused(http::StatusCode::UNPROCESSABLE_ENTITY))
+            }
+            Mismatch::Forward => Ok(Next::Forward),
+        }
+    }
+
+    async fn own(&mut self, request: &mut Request) -> Result<Fingerprint, Failure> {
+        if let Some(known) = self.fingerprint {
+            return Ok(known);
+        }
+        let own = whole_fingerprint(self.shared, request).await?;
+        self.fingerprint = Some(own);
+        Ok(own)
+    }
+
+    fn may_resend(&self, request: &Request, open: &Open) -> bool {
+        let terms = &self.shared.terms;
+        let body_there = request.replayable || Held::is_at_hand(&request.body);
+        if !body_there {
+            return false;
+        }
+        let dedupes = terms.rules.upstream_dedupes;
+        let asked_by = self.ask.asked_by();
+        let resend =
+            (terms.decide.resend)(&request.method, dedupes, terms.repeat_unsafe, asked_by);
+        match resend {
+            Resend::Never => false,
+            Resend::Always => true,
+            Resend::WhilePromised => {
+                let ttl = terms.rules.upstream_ttl;
+                // A tenth less: their clock began when the request arrived there.
+                open.first_sent.elapsed() < ttl - ttl / 10
+            }
+        }
+    }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// When to ask again for what is in progress.
+const SOON: Duration = Duration::from_secs(1);

@@ -1,0 +1,114 @@
+//! Credentials that an upstream lately refused: their stored answers are held back.
+//!
+//! A credential that was revoked must not go on reading what it once was allowed
+//! to. A 401 suspends it on the whole upstream, a 403 on the route that got it,
+//! for five minutes or until the upstream answers it otherwise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::exchange::Origin;
+
+/// Whose replays are held back; a clone shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Suspensions(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    until: DashMap<Suspended, Instant>,
+    /// At zero, which is the rule, nobody looks.
+    count: AtomicUsize,
+}
+
+/// An upstream, a credential, and the route where it is for that alone.
+type Suspended = (Origin, [u8; 32], Option<String>);
+
+impl Suspensions {
+    /// Takes note of what an upstream answered a credential.
+    pub fn observe(&self, origin: &Origin, caller: [u8; 32], route: &str, status: StatusCode) {
+        let key = |route: Option<&str>| (origin.clone(), caller, route.map(str::to_owned));
+        match status.as_u16() {
+            401 => self.begin(key(None)),
+            403 => self.begin(key(Some(route))),
+            _ if self.0.count.load(Ordering::Acquire) == 0 => {}
+            _ => {
+                self.end(&key(None));
+                self.end(&key(Some(route)));
+            }
+        }
+    }
+
+    /// Whether a credential's stored answers are held back.
+    pub fn holds(&self, origin: &Origin, caller: [u8; 32], route: &str) -> bool {
+        if self.0.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let held = |route: Option<String>| {
+            let until = self.0.until.get(&(origin.clone(), caller, route));
+            until.is_some_and(|until| now < *until)
+        };
+        held(None) || held(Some(route.to_owned()))
+    }
+
+    /// Forgets what is over; called every few seconds.
+    pub fn sweep(&self, now: Instant) {
+        self.0.until.retain(|_, until| {
+            let kept = now < *until;
+            if !kept {
+                self.0.count.fetch_sub(1, Ordering::AcqRel);
+            }
+            kept
+        });
+    }
+
+    fn begin(&self, key: Suspended) {
+        if self.0.until.len() >= SUSPENDED_MAX {
+            self.sweep(Instant::now());
+        }
+        if self.0.until.insert(key, Instant::now() + SUSPENDED_FOR).is_none() {
+            self.0.count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn end(&self, key: &Suspended) {
+        if self.0.until.remove(key).is_some() {
+            self.0.count.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// `design.md`, section 7.
+const SUSPENDED_FOR: Duration = Duration::from_secs(300);
+/// Invented credentials must not fill the memory; past it the sweep makes room.
+const SUSPENDED_MAX: usize = 16_384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(host: &str) -> Origin {
+        Origin::parse(&format!("https://{host}")).expect("an origin")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_401_is_for_the_upstream_and_a_403_for_the_route() {
+        let suspensions = Suspensions::default();
+        let (a, b) = (origin("a.test"), origin("b.test"));
+        suspensions.observe(&a, [1; 32], "one", StatusCode::UNAUTHORIZED);
+        suspensions.observe(&b, [1; 32], "one", StatusCode::FORBIDDEN);
+        assert!(suspensions.holds(&a, [1; 32], "two"));
+        assert!(!suspensions.holds(&a, [2; 32], "one"), "another credential");
+        assert!(suspensions.holds(&b, [1; 32], "one"));
+        assert!(!suspensions.holds(&b, [1; 32], "two"));
+        suspensions.observe(&a, [1; 32], "one", StatusCode::OK);
+        assert!(!suspensions.holds(&a, [1; 32], "two"), "it answers otherwise");
+        tokio::time::advance(SUSPENDED_FOR).await;
+        assert!(!suspensions.holds(&b, [1; 32], "one"));
+    }
+}

@@ -1,0 +1,316 @@
+//! The variables that point a program at the sidecar and let it trust the CA.
+
+use std::path::{Path, absolute};
+
+use http::Uri;
+
+/// What the variables are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines that a POSIX shell can source.
+    Shell,
+    /// A `.env` file.
+    Dotenv,
+    /// The `env` list of a Kubernetes container.
+    Kubernetes,
+    /// A file of options: `java @FILE`.
+    Java,
+}
+
+/// The variables, in the order in which they are written.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    proxy_url: String,
+    no_proxy: String,
+    /// Whether `no_proxy` has what the reader's own environment says.
+    merged: bool,
+    ca: String,
+    bundle: String,
+}
+
+impl Environment {
+    /// Points at `proxy_url`, and at the CA files in `public`.
+    ///
+    /// `no_proxy` is what the program's own `NO_PROXY` says, and stays in force.
+    pub fn new(proxy_url: &str, public: &Path, no_proxy: Option<&str>) -> Self {
+        // A program may well run in another folder than we do.
+        let public = absolute(public).unwrap_or_else(|_| public.to_owned());
+        let file = |name| public.join(name).to_string_lossy().into_owned();
+        Self {
+            proxy_url: proxy_url.to_owned(),
+            no_proxy: merged(no_proxy.unwrap_or_default()),
+            merged: no_proxy.is_some(),
+            ca: file("ca.pem"),
+            bundle: file("bundle.pem"),
+        }
+    }
+
+    /// Each variable's name and value.
+    pub fn variables(&self) -> Vec<(&'static str, &str)> {
+        let proxies = PROXIES.iter().map(|name| (*name, self.proxy_url.as_str()));
+        let no_proxies = NO_PROXIES.iter().map(|name| (*name, self.no_proxy.as_str()));
+        let bundles = BUNDLES.iter().map(|name| (*name, self.bundle.as_str()));
+        let node = [("NODE_USE_ENV_PROXY", "1"), ("NODE_EXTRA_CA_CERTS", self.ca.as_str())];
+        proxies.chain(no_proxies).chain(node).chain(bundles).collect()
+    }
+
+    /// All variables as text.
+    pub fn written(&self, format: Format) -> String {
+        match format {
+            Format::Shell => self.lines(|name, value| self.shell_line(name, value)),
+            Format::Dotenv => self.lines(|name, value| format!("{name}={}\n", dotenv(value))),
+            Format::Kubernetes => self.kubernetes(),
+            Format::Java => self.java(),
+        }
+    }
+
+    fn lines(&self, line: impl Fn(&str, &str) -> String) -> String {
+        self.variables().into_iter().map(|(name, value)| line(name, value)).collect()
+    }
+
+    fn shell_line(&self, name: &str, value: &str) -> String {
+        let value = format!("'{}'", value.replace('\'', r"'\''"));
+        // Whoever sources this later may have exceptions of their own.
+        let kept = if NO_PROXIES.contains(&name) && !self.merged {
+            format!("\"${{{name}:+${name},}}\"")
+        } else {
+            String::new()
+        };
+        format!("export {name}={kept}{value}\n")
+    }
+
+    fn kubernetes(&self) -> String {
+        let list = self.lines(|name, value| {
+            // Kubernetes would read `$(NAME)` as a reference.
+            let value = value.replace("$(", "$$(");
+            format!("- name: {name}\n  value: {}\n", quoted(&value))
+        });
+        format!(
+            "# {} must be mounted at the same path in the application's container.\n{list}",
+            self.ca
+        )
+    }
+
+    fn java(&self) -> String {
+        let import = "keytool -importcert -cacerts -noprompt -storepass changeit -alias samekey";
+        let uri = self.proxy_url.parse::<Uri>().unwrap_or_default();
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(80);
+        let direct: Vec<_> = self.no_proxy.split(',').filter_map(java_host).collect();
+        let mut options = vec![
+            "# Java reads no PEM. Let it trust the CA, once:".to_owned(),
+            format!("#   {import} -file {}", quoted(&self.ca)),
+            format!("-Dhttp.proxyHost={host}\n-Dhttp.proxyPort={port}"),
+            format!("-Dhttps.proxyHost={host}\n-Dhttps.proxyPort={port}"),
+            // One list serves both schemes.
+            format!("-Dhttp.nonProxyHosts={}", quoted(&direct.join("|"))),
+        ];
+        if without_user(&self.proxy_url) != self.proxy_url {
+            options.push("# No option sets a password: give it by an Authenticator.".to_owned());
+            options.push("-Djdk.http.auth.tunneling.disabledSchemes=".to_owned());
+        }
+        options.join("\n") + "\n"
+    }
+}
+
+/// A URL without `user:password@`.
+pub(super) fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let colon = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{colon}{host}{path}")
+}
+
+/// What was there, then what is missing of ours.
+fn merged(existing: &str) -> String {
+    let mut hosts: Vec<&str> = Vec::new();
+    for host in existing.split(',').chain(DIRECT.iter().copied()).map(str::trim) {
+        if !host.is_empty() && !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts.join(",")
+}
+
+/// Quoted only where it must be: `docker --env-file` takes quotes as part of the value.
+fn dotenv(value: &str) -> String {
+    let plain = |sign: char| sign.is_ascii_alphanumeric() || "_-./:,@%+=[]*~".contains(sign);
+    match value {
+        value if value.chars().all(plain) => value.to_owned(),
+        value if !value.contains('\'') => format!("'{value}'"),
+        value => quoted(value),
+    }
+}
+
+/// In double quotes, as JSON, YAML, `.env` and Java option files all read them.
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
+}
+
+/// An exception as Java writes it; networks it does not know.
+fn java_host(host: &str) -> Option<String> {
+    match host {
+        host if host.contains('/') => None,
+        host if host.starts_with('.') => Some(format!("*{host}")),
+        host if host.contains(':') && !host.starts_with('[') => Some(format!("[{host}]")),
+        host => Some(host.to_owned()),
+    }
+}
+
+/// Both cases of both: curl and Go read `http_proxy` in lower case alone, Java tools upper.
+///
+/// Not `ALL_PROXY`: it adds nothing for http and https, and sends what is neither to us.
+const PROXIES: &[&str] = &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
+
+const NO_PROXIES: &[&str] = &["NO_PROXY", "no_proxy"];
+
+/// What is next door, the cluster's own services, and the clouds' metadata hosts, which
+/// tell by the caller's address whom they answer.
+const DIRECT: &[&str] = &[
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    ".svc",
+    ".cluster.local",
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.170.23",
+    "metadata.google.internal",
+];
+
+/// Each replaces a program's store, so each points at the system's roots and the CA together.
+const BUNDLES: &[&str] = &[
+    // OpenSSL, and with it Python, Ruby, PHP; Go; rustls
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    "DENO_CERT",
+    "HTTPLIB2_CA_CERTS",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "PERL_LWP_SSL_CA_FILE",
+    "NIX_SSL_CERT_FILE",
+    "npm_config_cafile",
+    "BUNDLE_SSL_CA_CERT",
+    "COMPOSER_CAFILE",
+    "HEX_CACERTS_PATH",
+    "WEBSOCKET_CLIENT_CA_BUNDLE",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str, no_proxy: Option<&str>) -> Environment {
+        Environment::new(url, Path::new("/a b/it's"), no_proxy)
+    }
+
+    #[test]
+    fn every_name_comes_once_and_every_file_is_absolute() {
+        let environment = Environment::new("http://127.0.0.1:8080", Path::new("public"), None);
+        let variables = environment.variables();
+        let mut names: Vec<_> = variables.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), variables.len());
+        for (name, value) in variables {
+            if name.contains("CA") || name.contains("CERT") || name.contains("cafile") {
+                assert!(
+                    value.starts_with('/') && Path::new(value).extension().is_some(),
+                    "{name}={value}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn exceptions_of_the_users_own_stay() {
+        let ours = DIRECT.join(",");
+        for (existing, wanted) in [
+            ("", ours.clone()),
+            ("corp.example, localhost", format!("corp.example,{ours}")),
+            (" ,,a.b", format!("a.b,{ours}")),
+            (ours.as_str(), ours.clone()),
+        ] {
+            assert_eq!(merged(existing), wanted);
+        }
+    }
+
+    #[test]
+    fn a_shell_reads_back_what_was_written() {
+        let environment = at("http://u:p$a'\"`\\@127.0.0.1:8080", Some("own.example"));
+        let script = format!("{}env -0", environment.written(Format::Shell));
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<_> = output.split('\0').collect();
+        for (name, value) in environment.variables() {
+            assert!(lines.contains(&format!("{name}={value}").as_str()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_sourced_file_keeps_the_readers_exceptions() {
+        let script = format!("{}echo \"$NO_PROXY\"", at("http://h:1", None).written(Format::Shell));
+        for (before, wanted) in [("own.example", "own.example,localhost,"), ("", "localhost,")] {
+            let mut shell = std::process::Command::new("sh");
+            let output = shell.args(["-c", &script]).env("NO_PROXY", before).output().unwrap();
+            assert!(String::from_utf8(output.stdout).unwrap().starts_with(wanted));
+        }
+    }
+
+    #[test]
+    fn dotenv_quotes_what_must_be_quoted() {
+        for (value, wanted) in [
+            ("http://u:p@h:1", "http://u:p@h:1"),
+            ("localhost,::1,.svc", "localhost,::1,.svc"),
+            ("/a b/ca.pem", "'/a b/ca.pem'"),
+            ("a#b", "'a#b'"),
+            ("/it's", "\"/it's\""),
+            ("it's \"x\" \\", "\"it's \\\"x\\\" \\\\\""),
+        ] {
+            assert_eq!(dotenv(value), wanted);
+        }
+    }
+
+    #[test]
+    fn kubernetes_gets_a_list_of_names_and_values() {
+        let written = at("http://u:$(X)@h:1", None).written(Format::Kubernetes);
+        assert!(written.contains("- name: HTTPS_PROXY\n  value: \"http://u:$$(X)@h:1\"\n"));
+        assert!(written.contains("- name: SSL_CERT_FILE\n  value: \"/a b/it's/bundle.pem\"\n"));
+    }
+
+    #[test]
+    fn java_gets_host_port_and_exceptions() {
+        for (url, host, port) in [
+            ("http://127.0.0.1:8080", "127.0.0.1", 8080),
+            ("http://u:p@[::1]:9", "::1", 9),
+            ("http://proxy.local", "proxy.local", 80),
+        ] {
+            let written = at(url, Some("10.0.0.0/8")).written(Format::Java);
+            assert!(
+                written.contains(&format!("-Dhttps.proxyHost={host}\n-Dhttps.proxyPort={port}\n"))
+            );
+            assert!(written.contains("\"localhost|127.0.0.1|[::1]|*.svc|*.cluster.local|169.254."));
+            assert_eq!(written.contains("disabledSchemes"), url.contains('@'));
+        }
+    }
+
+    #[test]
+    fn a_url_without_its_user() {
+        for (url, wanted) in [
+            ("http://h:1", "http://h:1"),
+            ("http://u:p@h:1/", "http://h:1/"),
+            ("http://u:p@x@[::1]:1", "http://[::1]:1"),
+            ("http://h/a@b", "http://h/a@b"),
+            ("u:p@h:1", "h:1"),
+        ] {
+            assert_eq!(without_user(url), wanted);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! How a request gets in.
+//!
+//! A [`Listener`] accepts; [`explicit`] and [`reverse`] learn where a request is
+//! to go, [`sniff`] looks at first bytes, [`wire`] and [`serve`] read requests off
+//! a connection, and [`tunnel`] copies what is not to be read.
+
+mod explicit;
+mod reverse;
+mod serve;
+pub mod sniff;
+mod tunnel;
+pub mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::exchange::Origin;
+use crate::intercept::{self, Authority, Distrust};
+use crate::metrics::Metrics;
+use crate::proxy::Proxy;
+use crate::upstream::Dialer;
+
+/// A listener, as meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Where it binds: `host:port`, resolved at start; port 0 takes a free one.
+    pub address: String,
+    /// What it takes its requests for.
+    pub mode: Mode,
+    /// Who may use it.
+    pub auth: Auth,
+    /// What it bears.
+    pub caps: Caps,
+}
+
+/// What a listener takes its requests for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// An explicit proxy: absolute-form and CONNECT.
+    Forward,
+    /// A base URL in front of one upstream.
+    Reverse(Origin),
+}
+
+/// Who may use a listener.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Everyone who can reach it.
+    Open,
+    /// Who knows the name and the password.
+    Basic {
+        /// The user's name.
+        user: String,
+        /// The password, read from its file.
+        password: String,
+    },
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open => f.write_str("Open"),
+            Self::Basic { user, .. } => write!(f, "Basic({user})"),
+        }
+    }
+}
+
+/// What all connections share; a clone shares it too.
+#[derive(Clone, Debug)]
+pub struct House {
+    /// Answers requests.
+    pub proxy: Proxy,
+    /// Signs leaves; `None` where nothing is ever opened.
+    pub authority: Option<Authority>,
+    /// Which hosts are opened.
+    pub rules: Arc<ArcSwap<intercept::Rules>>,
+    /// Hosts whose clients refused our certificate.
+    pub distrust: Arc<Distrust>,
+    /// Opens tunnels.
+    pub dialer: Dialer,
+    /// Where connections run, so that draining waits for them.
+    pub tasks: TaskTracker,
+    /// Cancelled when draining begins.
+    pub draining: CancellationToken,
+    /// Where connections are counted.
+    pub metrics: Metrics,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    spec: Arc<Spec>,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be resolved, or is in use, or not ours.
+    pub async fn bind(spec: Spec) -> io::Result<Self> {
+        let socket = TcpListener::bind(&spec.address).await?;
+        let address = socket.local_addr()?;
+        Ok(Self { spec: Arc::new(spec), socket, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Accepts until draining begins; past the cap, callers wait in the kernel's queue.
+    pub async fn run(self, house: House) {
+        let name = self.address.to_string();
+        let places = Arc::new(Semaphore::new(self.spec.caps.connections as usize));
+        loop {
+            let accepted = async {
+                let place = places.clone().acquire_owned().await;
+                (place, self.socket.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                accepted = accepted => accepted,
+                () = house.draining.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, mostly: trying at once would only spin.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            let open = house.metrics.connection(&name);
+            let (spec, guest) = (self.spec.clone(), house.clone());
+            house.tasks.spawn(async move {
+                connection(spec, stream, guest).await;
+                drop((open, place));
+            });
+        }
+    }
+}
+
+async fn connection(spec: Arc<Spec>, stream: TcpStream, house: House) {
+    // Nagle's algorithm against delayed ACK costs 40 ms a connection.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection ended before it began");
+        return;
+    }
+    match &spec.mode {
+        Mode::Forward => explicit::serve(stream, spec, house).await,
+        Mode::Reverse(origin) => reverse::serve(stream, origin.clone(), spec, house).await,
+    }
+}
+
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// What a listener bears before it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Connections at one time; further ones wait in the kernel's queue.
+    pub connections: u32,
+    /// Bytes of a request's head.
+    pub header_size: usize,
+    /// Fields in a request's head.
+    pub header_count: usize,
+    /// Bytes of a request target.
+    pub uri_size: usize,
+    /// How long a head may take to arrive.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without an exchange.
+    pub idle_timeout: Duration,
+    /// Streams at one time on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            header_size: 64 * 1024,
+            header_count: 128,
+            uri_size: 16 * 1024,
+            header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(300),
+            streams: 256,
+        }
+    }
+}

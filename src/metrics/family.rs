@@ -1,0 +1,41 @@
+//! How a family is made: a valid name, registered once.
+
+use prometheus::core::{AtomicU64, GenericCounterVec};
+use prometheus::{HistogramOpts, HistogramVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// Counters of one family, by their labels.
+pub(super) type Counters = GenericCounterVec<AtomicU64>;
+
+pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Counters {
+    let made = Counters::new(opts(name, help), labels).expect("our metric names are valid");
+    registry.register(Box::new(made.clone())).expect("each family is registered once");
+    made
+}
+
+pub(super) fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let made = IntGaugeVec::new(opts(name, help), labels).expect("our metric names are valid");
+    registry.register(Box::new(made.clone())).expect("each family is registered once");
+    made
+}
+
+pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let made = IntGauge::with_opts(opts(name, help)).expect("our metric names are valid");
+    registry.register(Box::new(made.clone())).expect("each family is registered once");
+    made
+}
+
+pub(super) fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let opts = HistogramOpts::from(opts(name, help)).buckets(BUCKETS.to_vec());
+    let made = HistogramVec::new(opts, labels).expect("our metric names are valid");
+    registry.register(Box::new(made.clone())).expect("each family is registered once");
+    made
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("samekey_{name}"), help)
+}
+
+/// From a replay out of memory to a video that takes its time.
+const BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
+];

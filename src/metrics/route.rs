@@ -1,0 +1,259 @@
+//! The metrics of one route, looked up once and then only counted.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use crate::metrics::family::Counters;
+use crate::metrics::{Families, Raised};
+
+/// The metrics of one route; a clone shares them.
+#[derive(Clone, Debug)]
+pub struct RouteMetrics {
+    inner: Arc<OfRoute>,
+}
+
+#[derive(Debug)]
+struct OfRoute {
+    name: String,
+    family: Counters,
+    exchanges: Vec<OnceLock<IntCounter>>,
+    attempts: Vec<IntCounter>,
+    stopped: Vec<IntCounter>,
+    retries: Vec<IntCounter>,
+    idempotency: Vec<IntCounter>,
+    recovered: IntCounter,
+    wait_backoff: Histogram,
+    wait_server: Histogram,
+    /// What one exchange took, from its head's arrival to its answer's last byte.
+    duration: Histogram,
+    tokens: IntGauge,
+    pauses: IntCounter,
+    limit_wait: Histogram,
+    inflight: IntGauge,
+}
+
+/// Where an exchange's answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The upstream.
+    Upstream,
+    /// A record.
+    Stored,
+    /// The exchange that held the claim.
+    Joined,
+    /// An exchange whose answer was never delivered.
+    Adopted,
+    /// This proxy.
+    Local,
+}
+
+/// Why an exchange was retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A 429, or its kin.
+    Status429,
+    /// Another status.
+    Status5xx,
+    /// The request never left whole.
+    Connect,
+    /// The connection broke.
+    Reset,
+    /// No answer came in time.
+    Timeout,
+}
+
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyEvent {
+    /// A random one was given to the request.
+    Injected,
+    /// The client brought one.
+    Client,
+    /// One was derived from an identity.
+    Derived,
+    /// A record answered.
+    Replayed,
+    /// An exchange in flight answered.
+    Joined,
+    /// An undelivered answer was taken over.
+    Adopted,
+    /// The key came before, with another request.
+    Reused,
+    /// A repeat was told to wait.
+    InProgress,
+    /// A claim ended with nobody knowing.
+    Unknown,
+    /// An answer was kept.
+    Recorded,
+    /// An answer was not kept.
+    NotRecorded,
+}
+
+/// Who asked for a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The route's backoff.
+    Backoff,
+    /// The upstream's hint.
+    Server,
+}
+
+impl Families {
+    pub(super) fn of_route(&self, name: &str) -> RouteMetrics {
+        let each = |family: &Counters, labels: &[&str]| -> Vec<IntCounter> {
+            labels.iter().map(|label| family.with_label_values(&[name, *label])).collect()
+        };
+        let inner = OfRoute {
+            name: name.to_owned(),
+            family: self.exchanges.clone(),
+            exchanges: (0..METHODS.len() * STATUSES.len() * SOURCES.len())
+                .map(|_| OnceLock::new())
+                .collect(),
+            attempts: each(&self.attempts, &OUTCOMES),
+            stopped: each(&self.stopped, &STOPS),
+            retries: each(&self.retries, &REASONS),
+            idempotency: each(&self.idempotency, &EVENTS),
+            recovered: self.recovered.with_label_values(&[name]),
+            wait_backoff: self.wait.with_label_values(&[name, "backoff"]),
+            wait_server: self.wait.with_label_values(&[name, "server"]),
+            duration: self.duration.with_label_values(&[name]),
+            tokens: self.tokens.with_label_values(&[name]),
+            pauses: self.pauses.with_label_values(&[name]),
+            limit_wait: self.limit_wait.with_label_values(&[name]),
+            inflight: self.inflight.with_label_values(&[name]),
+        };
+        RouteMetrics { inner: Arc::new(inner) }
+    }
+}
+
+impl RouteMetrics {
+    /// The route's name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Counts an exchange that ended; `None` is one that got no answer at all.
+    pub fn exchange(&self, method: &Method, status: Option<StatusCode>, source: Source) {
+        let other = METHODS.len() - 1;
+        let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(other);
+        let class = status.map(|status| usize::from(status.as_u16() / 100)).unwrap_or(0);
+        let class = if class < STATUSES.len() { class } else { 0 };
+        let source = source as usize;
+        let cell = (method * STATUSES.len() + class) * SOURCES.len() + source;
+        let Some(counter) = self.inner.exchanges.get(cell) else { return };
+        let counter = counter.get_or_init(|| {
+            let of = |labels: &[&'static str], at: usize| labels.get(at).copied().unwrap_or("other");
+            self.inner.family.with_label_values(&[
+                self.inner.name.as_str(),
+                of(&METHODS, method),
+                of(&STATUSES, class),
+                of(&SOURCES, source),
+            ])
+        });
+        counter.inc();
+    }
+
+    /// Notes how long an exchange took.
+    pub fn took(&self, duration: Duration) {
+        self.inner.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts an attempt by its outcome's word.
+    pub fn attempt(&self, outcome: &'static str) {
+        bump_named(&self.inner.attempts, &OUTCOMES, outcome);
+    }
+
+    /// Counts a retry that is about to wait; `server` where the upstream asked for the wait.
+    pub fn retry(&self, reason: Reason, wait: Duration, asked: Asked) {
+        bump(&self.inner.retries, reason as usize);
+        let histogram = match asked {
+            Asked::Backoff => &self.inner.wait_backoff,
+            Asked::Server => &self.inner.wait_server,
+        };
+        histogram.observe(wait.as_secs_f64());
+    }
+
+    /// Counts a retryable response that was passed on.
+    pub fn stopped(&self, stop: &'static str) {
+        bump_named(&self.inner.stopped, &STOPS, stop);
+    }
+
+    /// Counts an exchange that retrying saved.
+    pub fn recovered(&self) {
+        self.inner.recovered.inc();
+    }
+
+    /// Shows the route's budget.
+    pub fn budget(&self, tokens: u64) {
+        self.inner.tokens.set(i64::try_from(tokens).unwrap_or(i64::MAX));
+    }
+
+    /// Counts what happened to a key.
+    pub fn key(&self, event: KeyEvent) {
+        bump(&self.inner.idempotency, event as usize);
+    }
+
+    /// Counts a pause that an upstream asked for.
+    pub fn paused(&self) {
+        self.inner.pauses.inc();
+    }
+
+    /// Notes how long an attempt was held back.
+    pub fn held_back(&self, wait: Duration) {
+        self.inner.limit_wait.observe(wait.as_secs_f64());
+    }
+
+    /// Counts an exchange as in flight until the guard is dropped.
+    pub fn in_flight(&self) -> Raised {
+        Raised::new(self.inner.inflight.clone())
+    }
+}
+
+fn bump(counters: &[IntCounter], at: usize) {
+    if let Some(counter) = counters.get(at) {
+        counter.inc();
+    }
+}
+
+
+fn bump_named(counters: &[IntCounter], names: &[&str], name: &str) {
+    let at = names.iter().position(|known| *known == name);
+    debug_assert!(at.is_some(), "{name} is not a label of the closed set");
+    bump(counters, at.unwrap_or(usize::MAX));
+}
+
+const METHODS: [&str; 10] =
+    ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "OTHER"];
+const STATUSES: [&str; 6] = ["failed", "1xx", "2xx", "3xx", "4xx", "5xx"];
+const SOURCES: [&str; 5] = ["upstream", "stored", "joined", "adopted", "local"];
+const REASONS: [&str; 5] = ["status_429", "status_5xx", "connect", "reset", "timeout"];
+const EVENTS: [&str; 11] = [
+    "injected",
+    "client",
+    "derived",
+    "replayed",
+    "joined",
+    "adopted",
+    "reused",
+    "in_progress",
+    "unknown",
+    "recorded",
+    "not_recorded",
+];
+const OUTCOMES: [&str; 7] =
+    ["not_sent", "refused", "throttled", "failed", "ambiguous", "replayed", "done"];
+const STOPS: [&str; 10] = [
+    "attempts",
+    "deadline",
+    "budget",
+    "unsafe",
+    "body",
+    "permanent",
+    "retry-after",
+    "upstream-said-no",
+    "signed",
+    "off",
+];

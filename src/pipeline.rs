@@ -1,0 +1,82 @@
+//! What happens to a request, in order. This is the page to read.
+
+use tower::ServiceBuilder;
+
+use crate::exchange::ending::Decide;
+use crate::idempotency::{Commons, Effects, Idempotency, IdempotencyLayer, Terms};
+use crate::limit::{Gate, Limit, LimitLayer};
+use crate::metrics::RouteMetrics;
+use crate::retry::{Budget, Means, Retry, RetryLayer, verdict};
+use crate::route::{Kind, Mode, Route};
+use crate::upstream::{Pool, Sender};
+
+/// One route's stages, from its key to the wire.
+pub type Pipeline = Idempotency<Retry<Limit<Sender>>>;
+
+/// What a route keeps over a reload.
+#[derive(Clone, Debug)]
+pub struct Lasting {
+    /// What its retries are paid from.
+    pub budget: Budget,
+    /// What holds its attempts back.
+    pub gate: Gate,
+    /// Where it counts.
+    pub metrics: RouteMetrics,
+}
+
+/// Lays the stages one upon another; the first line is the first to see a request.
+pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -> Pipeline {
+    ServiceBuilder::new()
+        // One key for all attempts, and one exchange at a time for each key: what
+        // is answered already ends here and costs the upstream nothing.
+        .layer(IdempotencyLayer::new(terms(route, lasting), commons.clone()))
+        // Again, while that is safe and paid for. Above the limits, so that a wait
+        // between two attempts holds no slot.
+        .layer(RetryLayer::new(route.retry.clone(), means(route, lasting, commons)))
+        // Each attempt passes the pause, a slot and the rate: a retry takes its
+        // turn like any other.
+        .layer(LimitLayer::new(
+            lasting.gate.clone(),
+            route.limits.clone(),
+            route.retry.retry_after_max,
+            lasting.metrics.clone(),
+        ))
+        // One sending, with proof of what was sent when it fails.
+        .service(wire(route, pool))
+}
+
+/// The stages of a request that no route matches: sent once, as it came.
+pub fn unrouted(pool: &Pool) -> Sender {
+    Sender::new(pool.clone(), None, None)
+}
+
+fn terms(route: &Route, lasting: &Lasting) -> Terms {
+    Terms {
+        rules: route.rules.clone(),
+        effects: match route.kind {
+            None => Effects::ByMethod,
+            Some(Kind::Effect) => Effects::All,
+            Some(Kind::Read | Kind::Poll | Kind::Fetch) => Effects::Nothing,
+        },
+        caps: route.body,
+        repeat_unsafe: route.retry.repeat_unsafe,
+        observes: route.mode == Mode::Observe,
+        metrics: lasting.metrics.clone(),
+        decide: Decide { ending: verdict::ending, resend: verdict::resend },
+    }
+}
+
+fn means(route: &Route, lasting: &Lasting, commons: &Commons) -> Means {
+    Means {
+        budget: lasting.budget.clone(),
+        caps: route.body,
+        room: commons.room.clone(),
+        metrics: lasting.metrics.clone(),
+        chance: commons.chance.clone(),
+        observes: route.mode == Mode::Observe,
+    }
+}
+
+fn wire(route: &Route, pool: &Pool) -> Sender {
+    Sender::new(pool.clone(), route.retry.attempt_timeout, route.retry.body_idle_timeout)
+}

@@ -1,0 +1,180 @@
+//! The end of an exchange: what its answer says about it, what is counted, what is logged.
+
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
+use crate::exchange::trail::{Notes, Presence, Replay, Stop, Trail};
+use crate::exchange::{Failure, Origin, Response, answer};
+use crate::metrics::{Raised, RouteMetrics, Source};
+use crate::proxy::{close, local};
+
+/// Goes with an exchange from its request's head to its answer's last byte; what
+/// is known when it is dropped is counted and logged.
+#[derive(Debug)]
+pub(super) struct Finish {
+    route: RouteMetrics,
+    method: Method,
+    host: Option<Arc<str>>,
+    began: Instant,
+    trail: Trail,
+    client: Presence,
+    /// Whether a route matched: then the answer says what was done.
+    routed: bool,
+    status: Option<StatusCode>,
+    source: Source,
+    end: Option<BodyEnd>,
+    _in_flight: Raised,
+}
+
+impl Finish {
+    pub(super) fn new(
+        route: RouteMetrics,
+        method: Method,
+        trail: Trail,
+        client: Presence,
+        routed: bool,
+    ) -> Self {
+        let in_flight = route.in_flight();
+        Self {
+            route,
+            method,
+            host: None,
+            began: Instant::now(),
+            trail,
+            client,
+            routed,
+            status: None,
+            source: Source::Local,
+            end: None,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Notes where the exchange goes, for the log.
+    pub(super) fn aimed_at(&mut self, origin: &Origin) {
+        self.host = Some(origin.host.clone());
+    }
+
+    /// The answer as the client gets it; its body carries this to its last byte.
+    pub(super) fn answer(
+        mut self,
+        result: Result<Response, Failure>,
+        upload: Option<Arc<Upload>>,
+    ) -> http::Response<Body> {
+        let broken_off = upload.is_some_and(|upload| !upload.is_complete());
+        let (mut response, made_here) = match result {
+            Ok(response) => (response, false),
+            Err(failure) => {
+                (self.trail.with(|notes| local(&failure, notes.attempts.len())), true)
+            }
+        };
+        self.trail.with(|notes| {
+            self.source = match (notes.replay, made_here) {
+                (Some(Replay::Stored), _) => Source::Stored,
+                (Some(Replay::Joined), _) => Source::Joined,
+                (Some(Replay::Adopted), _) => Source::Adopted,
+                (None, true) => Source::Local,
+                (None, false) => Source::Upstream,
+            };
+            if self.routed {
+                explain(&mut response, notes);
+            }
+        });
+        if broken_off && made_here {
+            // The rest of its request is still to come, and nobody reads it.
+            close(&mut response.headers);
+        }
+        self.status = Some(response.status);
+        let mut answer = http::Response::new(response.body.watched(self));
+        *answer.status_mut() = response.status;
+        *answer.headers_mut() = response.headers;
+        answer
+    }
+}
+
+impl Watcher for Finish {
+    fn ended(&mut self, end: BodyEnd) {
+        self.end = Some(end);
+        if end != BodyEnd::Whole {
+            self.client.leave();
+        }
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            self.client.leave(); // it hung up before there was an answer
+        }
+        self.route.exchange(&self.method, self.status, self.source);
+        let took = self.began.elapsed();
+        self.route.took(took);
+        if !tracing::enabled!(tracing::Level::INFO) {
+            return;
+        }
+        self.trail.with(|notes| {
+            let waited: std::time::Duration = notes.attempts.iter().map(|attempt| attempt.waited).sum();
+            let outcomes: Vec<&str> =
+                notes.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
+            tracing::info!(
+                route = self.route.name(),
+                method = %self.method,
+                host = self.host.as_deref().unwrap_or_default(),
+                status = self.status.map_or(0, |status| status.as_u16()),
+                delivered = self.end == Some(BodyEnd::Whole),
+                attempts = notes.attempts.len(),
+                outcomes = outcomes.join(","),
+                wait_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+                took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                stop = notes.stop.map(Stop::as_str),
+                replay = notes.replay.map(Replay::as_str),
+                key_source = notes.key_note.as_ref().map(|note| note.source),
+                key_digest = notes.key_note.as_ref().map(|note| note.digest.as_str()),
+                "exchange"
+            );
+        });
+    }
+}
+
+/// Says in the answer's fields what was done for it: `design.md`, section 4.3.
+fn explain(response: &mut Response, notes: &Notes) {
+    let headers = &mut response.headers;
+    let attempts = if notes.replay.is_some() { 0 } else { notes.attempts.len() };
+    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    if let Some(stop) = notes.stop {
+        headers.insert(STOP, HeaderValue::from_static(stop.as_str()));
+        if gives_up(stop, notes.never_dedupes) {
+            answer::stop_words(headers);
+        }
+    }
+    if let Some(replay) = notes.replay {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        headers.insert(REPLAY, HeaderValue::from_static(replay.as_str()));
+    }
+    if let Some(key) = &notes.key {
+        headers.insert(KEY, key.clone());
+    }
+}
+
+/// Whether the client's own retry would only start over what was given up.
+fn gives_up(stop: Stop, never_dedupes: bool) -> bool {
+    match stop {
+        Stop::Attempts
+        | Stop::Deadline
+        | Stop::Budget
+        | Stop::RetryAfter
+        | Stop::UpstreamSaidNo => true,
+        Stop::Unsafe => never_dedupes,
+        Stop::Body | Stop::Permanent | Stop::Signed | Stop::Off => false,
+    }
+}
+
+const ATTEMPTS: HeaderName = HeaderName::from_static("samekey-attempts");
+const STOP: HeaderName = HeaderName::from_static("samekey-stop");
+const REPLAY: HeaderName = HeaderName::from_static("samekey-replay");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -1,0 +1,248 @@
+//! Finds the route, calls its pipeline, always answers.
+
+mod finish;
+mod switch;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, StatusCode, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tower::Service as _;
+
+use crate::exchange::body::Body;
+use crate::exchange::trail::Presence;
+use crate::exchange::{Client, Failure, Origin, Request, Response, Standing, Trail, answer, headers};
+use crate::idempotency::scope::{Caller, principal};
+use crate::idempotency::{Carrier, Commons};
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::pipeline::{self, Lasting, Pipeline};
+use crate::route::Route;
+use crate::upstream::{Pool, Sender};
+
+use finish::Finish;
+
+/// Answers requests; a clone shares everything.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    router: ArcSwap<Router>,
+    commons: Commons,
+}
+
+/// The routes in force, each with its stages.
+#[derive(Debug)]
+pub struct Router {
+    routed: Vec<Routed>,
+    unrouted: Sender,
+    none: RouteMetrics,
+}
+
+#[derive(Debug)]
+struct Routed {
+    route: Route,
+    pipeline: Pipeline,
+    metrics: RouteMetrics,
+}
+
+/// A request that came in, and what the way it came in says about it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The request.
+    pub request: http::Request<Incoming>,
+    /// Where it is to go, or why it cannot.
+    pub origin: Result<Origin, Failure>,
+    /// The user who proved to be allowed to ask.
+    pub user: Option<String>,
+    /// Learns whether the client got its answer.
+    pub presence: Presence,
+}
+
+impl Router {
+    /// Builds the stages of each route.
+    pub fn new(
+        routes: Vec<Route>,
+        lasting: impl Fn(&Route) -> Lasting,
+        commons: &Commons,
+        pool: &Pool,
+        metrics: &Metrics,
+    ) -> Self {
+        let routed = routes.into_iter().map(|route| {
+            let lasting = lasting(&route);
+            let pipeline = pipeline::build(&route, &lasting, commons, pool);
+            Routed { route, pipeline, metrics: lasting.metrics }
+        });
+        let unrouted = pipeline::unrouted(pool);
+        Self { routed: routed.collect(), unrouted, none: metrics.route("none") }
+    }
+
+    fn find(&self, origin: &Origin, method: &Method, path: &str) -> Option<&Routed> {
+        let matches = |routed: &&Routed| {
+            routed.route.matcher.matches(&origin.host, origin.port, method, path)
+        };
+        self.routed.iter().find(matches)
+    }
+}
+
+impl Proxy {
+    /// Answers by `router` until another one takes its place.
+    pub fn new(router: Router, commons: Commons) -> Self {
+        Self { inner: Arc::new(Inner { router: ArcSwap::from_pointee(router), commons }) }
+    }
+
+    /// Puts other routes in force; exchanges under way end as they began.
+    pub fn reroute(&self, router: Router) {
+        self.inner.router.store(Arc::new(router));
+    }
+
+    /// Whether any route names a host.
+    pub fn names(&self, host: &str, port: u16) -> bool {
+        let router = self.inner.router.load();
+        router.routed.iter().any(|routed| routed.route.matcher.names(host, port))
+    }
+
+    /// Answers a request that is refused before it is looked at.
+    pub fn refuse(&self, method: &Method, failure: &Failure) -> http::Response<Body> {
+        let router = self.inner.router.load();
+        let trail = Trail::default();
+        let finish =
+            Finish::new(router.none.clone(), method.clone(), trail, Presence::default(), false);
+        finish.answer(Err(failure.clone()), None)
+    }
+
+    /// Answers a request.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it says that the client hung up: an exchange that holds a claim
+    /// goes on, any other ends.
+    pub async fn answer(&self, arrival: Arrival) -> http::Response<Body> {
+        let router = self.inner.router.load_full();
+        let Arrival { mut request, origin, user, presence } = arrival;
+        let (method, version) = (request.method().clone(), request.version());
+        let trail = Trail::default();
+        let origin = match origin.and_then(|origin| checked(origin, request.headers())) {
+            Ok(origin) => origin,
+            Err(failure) => {
+                let finish = Finish::new(router.none.clone(), method, trail, presence, false);
+                return finish.answer(Err(failure), None);
+            }
+        };
+        let routed = router.find(&origin, &method, request.uri().path());
+        let metrics = routed.map_or(&router.none, |routed| &routed.metrics).clone();
+        let mut finish =
+            Finish::new(metrics, method, trail.clone(), presence.clone(), routed.is_some());
+        finish.aimed_at(&origin);
+        let wants_upgrade = version == Version::HTTP_11 && headers::asks_upgrade(request.headers());
+        let switch = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+        let client = Client { user, presence };
+        let request = match self.clean(request, origin, routed, (client, trail, wants_upgrade)) {
+            Ok(request) => request,
+            Err(failure) => return finish.answer(Err(failure), None),
+        };
+        let upload = request.upload.clone();
+        let result = match routed {
+            Some(routed) => routed.pipeline.clone().call(request).await,
+            None => router.unrouted.clone().call(request).await,
+        };
+        let result = result.map(|mut response| {
+            if let (Some(client), Some(upstream)) = (switch, response.upgrade.take()) {
+                self.inner.commons.tasks.spawn(switch::join(client, upstream));
+            }
+            response
+        });
+        finish.answer(result, upload)
+    }
+
+    /// The request as the stages see it.
+    fn clean(
+        &self,
+        request: http::Request<Incoming>,
+        origin: Origin,
+        routed: Option<&Routed>,
+        (client, trail, wants_upgrade): (Client, Trail, bool),
+    ) -> Result<Request, Failure> {
+        let (mut parts, incoming) = request.into_parts();
+        let path = match parts.uri.path_and_query() {
+            Some(path) if !path.path().is_empty() => path.clone(),
+            _ => http::uri::PathAndQuery::from_static("/"),
+        };
+        let upgrade = wants_upgrade.then(|| parts.headers.get(UPGRADE).cloned()).flatten();
+        let mut wishes = headers::clean_request(&mut parts.headers, carrier(routed));
+        wishes.single_attempt |= wants_upgrade;
+        if let Some(protocol) = upgrade {
+            parts.headers.insert(UPGRADE, protocol);
+        }
+        let (body, upload) = Body::from_client(incoming);
+        let query = path.query();
+        let asker = Caller { headers: &parts.headers, query, proxy_user: client.user.as_deref() };
+        let caller = routed.map_or([0; 32], |routed| {
+            let rules = &routed.route.rules;
+            principal(&self.inner.commons.secret, rules.principal, &rules.credentials, asker).0
+        });
+        Ok(Request {
+            method: parts.method,
+            origin,
+            path,
+            headers: parts.headers,
+            upload: (!body.is_empty()).then_some(upload),
+            body,
+            trail,
+            client,
+            caller,
+            arrived: Instant::now(),
+            wants_upgrade,
+            replayable: true,
+            cut_at: None,
+            wait_until: None,
+            wishes,
+            standing: Standing::default(),
+        })
+    }
+}
+
+/// The field that a client cannot nominate away: the one that carries the key.
+fn carrier(routed: Option<&Routed>) -> &HeaderName {
+    static USUAL: HeaderName = HeaderName::from_static("idempotency-key");
+    match routed.map(|routed| &routed.route.rules.carrier) {
+        Some(Carrier::Header(name)) => name,
+        Some(Carrier::Json(_) | Carrier::Query(_)) | None => &USUAL,
+    }
+}
+
+/// A request that has come through here so often goes in a circle.
+fn checked(origin: Origin, headers: &HeaderMap) -> Result<Origin, Failure> {
+    let seen = headers.contains_key(http::header::VIA) && headers::times_seen(headers) >= HOPS_MAX;
+    if seen { Err(Failure::Loop) } else { Ok(origin) }
+}
+
+/// Whether a failure leaves the client's connection in a state in which nothing
+/// more can be read from it.
+fn loses_framing(failure: &Failure) -> bool {
+    matches!(failure, Failure::BadRequest(_) | Failure::HeaderTooLarge | Failure::ClientGone)
+}
+
+fn close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Sidecars in front of gateways in front of gateways are fewer than this.
+const HOPS_MAX: usize = 6;
+
+/// A response made here, in its final form.
+fn local(failure: &Failure, attempts: usize) -> Response {
+    let mut response = answer::of(failure, attempts);
+    if loses_framing(failure) {
+        close(&mut response.headers);
+    }
+    if response.status == StatusCode::CONFLICT && !matches!(failure, Failure::InProgress { .. }) {
+        answer::stop_words(&mut response.headers);
+    }
+    response
+}

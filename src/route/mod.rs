@@ -1,0 +1,63 @@
+//! A route: which requests it matches, and the policy they get.
+
+pub mod matcher;
+
+use http::Method;
+
+pub use matcher::{HostPattern, Matcher, PathPattern};
+
+use crate::exchange::body::Caps;
+use crate::{idempotency, limit, retry};
+
+/// A named rule.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The name: a metrics label, and whose budget it is across reloads.
+    pub name: String,
+    /// Which requests it matches.
+    pub matcher: Matcher,
+    /// What kind of request it carries; `None`: read off the method.
+    pub kind: Option<Kind>,
+    /// Whether decisions are carried out.
+    pub mode: Mode,
+    /// When a request is sent again.
+    pub retry: retry::Policy,
+    /// Which requests carry a key.
+    pub rules: idempotency::Rules,
+    /// What is held back.
+    pub limits: limit::Limits,
+    /// How much of a body is kept for sending it again.
+    pub body: Caps,
+}
+
+impl Route {
+    /// What kind of request one with this method is.
+    pub fn kind_of(&self, method: &Method) -> Kind {
+        self.kind.unwrap_or(match *method {
+            Method::POST | Method::PATCH => Kind::Effect,
+            _ => Kind::Read,
+        })
+    }
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Creates or changes something.
+    Effect,
+    /// Reads.
+    Read,
+    /// Asks how a job goes.
+    Poll,
+    /// Downloads.
+    Fetch,
+}
+
+/// Whether decisions are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    Enforce,
+    /// They are counted, and the request is sent as it came.
+    Observe,
+}

@@ -1,0 +1,420 @@
+//! The provider's API: jobs that are created once a key, and books of what was seen.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::script::{BadScript, Cut, Kind, Script, Step, Then};
+
+/// All that the provider knows, shared by its listeners.
+pub(crate) struct Sim {
+    started: Instant,
+    honours_keys: bool,
+    scenarios: Mutex<BTreeMap<String, Scenario>>,
+    /// Requests seen in all; moves whenever one arrives.
+    arrivals: watch::Sender<u64>,
+    /// How often held answers were let go.
+    releases: watch::Sender<u64>,
+    /// How many of the next connections are reset as they are accepted.
+    refusals: AtomicU64,
+}
+
+struct Scenario {
+    script: Script,
+    honours_keys: bool,
+    jobs: Vec<Job>,
+    by_key: HashMap<String, usize>,
+    seen: Vec<Seen>,
+}
+
+#[derive(Clone)]
+struct Job {
+    id: String,
+    key: Option<String>,
+    digest: String,
+    running: bool,
+}
+
+/// One request as it arrived.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Seen {
+    /// Since the provider's start.
+    pub(crate) at_ms: u64,
+    /// Counts the connections of all listeners.
+    pub(crate) connection: u64,
+    /// `HTTP/1.1`, `HTTP/2`, ...
+    pub(crate) version: String,
+    pub(crate) method: String,
+    /// The request target, byte for byte.
+    pub(crate) path: String,
+    /// `Idempotency-Key`, where there is one.
+    pub(crate) key: Option<String>,
+    /// In the order and case of the wire; HTTP/2's `:authority` as such.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The step of the script that it met.
+    pub(crate) step: String,
+    /// Whether its body came whole. False where it was not read.
+    pub(crate) whole: bool,
+    pub(crate) body_bytes: u64,
+    /// BLAKE3 of the body, in hex.
+    pub(crate) body_digest: String,
+    /// The body's first 64 KiB, as text.
+    pub(crate) body: String,
+    pub(crate) trailers: Vec<(String, String)>,
+}
+
+/// The head of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) connection: u64,
+    pub(crate) version: String,
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+/// The body of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) bytes: u64,
+    pub(crate) digest: String,
+    /// All of it, or its first bytes where it went to `/sink`.
+    pub(crate) kept: Bytes,
+    pub(crate) trailers: Vec<(String, String)>,
+}
+
+/// One request, the step that it meets, and where its row stands.
+pub(crate) struct Turn {
+    pub(crate) head: Head,
+    pub(crate) step: Step,
+    scenario: String,
+    row: usize,
+    releases_seen: u64,
+}
+
+/// What the wire is to do.
+pub(crate) enum Act {
+    Answer(Answer),
+    Cut(Cut),
+    Garbage,
+}
+
+impl Sim {
+    pub(crate) fn new(honours_keys: bool) -> Self {
+        Self {
+            started: Instant::now(),
+            honours_keys,
+            scenarios: Mutex::default(),
+            arrivals: watch::Sender::new(0),
+            releases: watch::Sender::new(0),
+            refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// Gives `scenario` a script and forgets what it did before.
+    pub(crate) fn script(&self, scenario: &str, steps: &str) -> Result<(), BadScript> {
+        let script = Script::parse(steps)?;
+        let fresh = Scenario { script, ..Scenario::new(self.honours_keys) };
+        self.books().insert(scenario.to_owned(), fresh);
+        Ok(())
+    }
+
+    /// Sets whether a repeated key has one effect; each scenario has its own switch.
+    pub(crate) fn honour_keys(&self, scenario: &str, honours_keys: bool) {
+        self.with(scenario, |it| it.honours_keys = honours_keys);
+    }
+
+    /// How many jobs `scenario` has created.
+    pub(crate) fn effects(&self, scenario: &str) -> usize {
+        self.with(scenario, |it| it.jobs.len())
+    }
+
+    /// The requests of `scenario`, in the order in which their heads came.
+    pub(crate) fn seen(&self, scenario: &str) -> Vec<Seen> {
+        self.with(scenario, |it| it.seen.clone())
+    }
+
+    /// Waits until `scenario` has seen `count` requests.
+    pub(crate) async fn arrived(&self, scenario: &str, count: usize) {
+        let mut arrivals = self.arrivals.subscribe();
+        while self.with(scenario, |it| it.seen.len()) < count {
+            arrivals.changed().await.expect("the sender is this provider's own");
+        }
+    }
+
+    /// Lets every answer go that a `held` step withholds by now.
+    pub(crate) fn release(&self) {
+        self.releases.send_modify(|count| *count += 1);
+    }
+
+    /// Resets the next `count` connections as they are accepted, before TLS.
+    pub(crate) fn refuse_connections(&self, count: u64) {
+        self.refusals.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether the connection accepted now is one of those.
+    pub(crate) fn refuses(&self) -> bool {
+        let less = |count: u64| count.checked_sub(1);
+        self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Forgets every scenario.
+    pub(crate) fn forget(&self) {
+        self.books().clear();
+    }
+
+    /// Everything, for a reader outside this program.
+    pub(crate) fn report(&self) -> Value {
+        let names: Vec<_> = self.books().keys().cloned().collect();
+        names.into_iter().map(|name| (name.clone(), self.report_on(&name))).collect()
+    }
+
+    /// The rows of one scenario and their sums.
+    pub(crate) fn report_on(&self, scenario: &str) -> Value {
+        let seen = self.seen(scenario);
+        let keys: BTreeSet<_> = seen.iter().filter_map(|row| row.key.clone()).collect();
+        json!({
+            "effects": self.effects(scenario),
+            "requests": seen.len(),
+            "keys": keys,
+            "seen": seen,
+        })
+    }
+
+    /// Writes a request into the books and takes the step that it meets.
+    pub(crate) fn begin(&self, head: Head) -> Turn {
+        let (scenario, _) = split(&head.target);
+        let scenario = scenario.to_owned();
+        let releases_seen = *self.releases.borrow();
+        let at = self.started.elapsed();
+        let (step, row) = self.with(&scenario, |it| {
+            let step = it.script.next();
+            it.seen.push(Seen::new(at, &head, &step));
+            (step, it.seen.len() - 1)
+        });
+        self.arrivals.send_modify(|count| *count += 1);
+        Turn { head, step, scenario, row, releases_seen }
+    }
+
+    /// What is done before the body is read, if anything.
+    pub(crate) fn before(turn: &Turn) -> Option<Act> {
+        match turn.step.kind {
+            Kind::Before(cut) => Some(Act::Cut(cut)),
+            Kind::Early(status) => {
+                let mut answer = Answer::from_step(status, &turn.step);
+                answer.then = Then::Close;
+                Some(Act::Answer(answer))
+            }
+            Kind::Good | Kind::Status(_) | Kind::After(_) | Kind::Garbage | Kind::Hundred => None,
+        }
+    }
+
+    /// What is done once the body is read: effects first, then faults.
+    pub(crate) async fn after(&self, turn: &Turn, received: &Received) -> Act {
+        self.enter(turn, received);
+        let step = &turn.step;
+        let act = match step.kind {
+            Kind::Good | Kind::Hundred => Act::Answer(self.serve(turn, received).dressed(step)),
+            Kind::Status(status) => {
+                if step.effect {
+                    self.serve(turn, received);
+                }
+                Act::Answer(Answer::from_step(status, step))
+            }
+            Kind::After(cut) => {
+                self.serve(turn, received);
+                Act::Cut(cut)
+            }
+            Kind::Garbage => {
+                self.serve(turn, received);
+                Act::Garbage
+            }
+            Kind::Before(cut) => Act::Cut(cut),
+            Kind::Early(status) => Act::Answer(Answer::from_step(status, step)),
+        };
+        self.withhold(turn).await;
+        self.with(&turn.scenario, |it| it.jobs.iter_mut().for_each(|job| job.finish(turn)));
+        act
+    }
+
+    async fn withhold(&self, turn: &Turn) {
+        tokio::time::sleep(turn.step.wait).await;
+        if turn.step.held {
+            let mut releases = self.releases.subscribe();
+            let let_go = releases.wait_for(|count| *count > turn.releases_seen).await;
+            let_go.expect("the sender is this provider's own");
+        }
+    }
+
+    fn enter(&self, turn: &Turn, received: &Received) {
+        self.with(&turn.scenario, |it| {
+            // The books may have been closed while the body came in.
+            if let Some(row) = it.seen.get_mut(turn.row) {
+                row.whole = true;
+                row.body_bytes = received.bytes;
+                row.body_digest.clone_from(&received.digest);
+                row.body = String::from_utf8_lossy(received.first()).into_owned();
+                row.trailers.clone_from(&received.trailers);
+            }
+        });
+    }
+
+    /// The API itself.
+    fn serve(&self, turn: &Turn, received: &Received) -> Answer {
+        let (_, path) = split(&turn.head.target);
+        let path = path.split('?').next().unwrap_or(path);
+        let words: Vec<_> = path.split('/').skip(1).collect();
+        let good = |body: Value| Answer::json(200, &body);
+        match (turn.head.method.as_str(), words.as_slice()) {
+            (_, ["echo"]) => Answer::echo(&turn.head, received),
+            (_, ["inspect"]) => good(self.with(&turn.scenario, |it| json!(it.seen.get(turn.row)))),
+            (_, ["sink"]) => good(json!({"bytes": received.bytes, "digest": received.digest})),
+            (_, ["bytes", count]) => Answer::zeros(count.parse().unwrap_or(0)),
+            (_, ["status", status]) => {
+                let status = status.parse().unwrap_or(404);
+                Answer::json(status, &json!({"status": status}))
+            }
+            ("POST" | "PUT" | "PATCH", ["v1" | "v2", ..]) => self.create(turn, received),
+            ("GET" | "HEAD", ["v1" | "v2", .., id]) => self.job(turn, id),
+            _ => Answer::json(404, &json!({"error": {"code": "not_found"}})),
+        }
+    }
+
+    fn create(&self, turn: &Turn, received: &Received) -> Answer {
+        let key = turn.head.field("idempotency-key").map(str::to_owned);
+        self.with(&turn.scenario, |it| {
+            let known = key.as_ref().filter(|_| it.honours_keys).and_then(|key| it.by_key.get(key));
+            if let Some((n, job)) = known.and_then(|&n| Some((n, it.jobs.get(n)?))) {
+                return job.again(n + 1, &received.digest);
+            }
+            let n = it.jobs.len() + 1;
+            let job = Job {
+                id: format!("job-{}-{n}", turn.scenario),
+                key: key.clone(),
+                digest: received.digest.clone(),
+                running: turn.step.held || !turn.step.wait.is_zero(),
+            };
+            let answer = Answer::json(201, &job.shown(n));
+            it.by_key.extend(key.map(|key| (key, n - 1)));
+            it.jobs.push(job);
+            answer
+        })
+    }
+
+    fn job(&self, turn: &Turn, id: &str) -> Answer {
+        let found = self.with(&turn.scenario, |it| {
+            let n = it.jobs.iter().position(|job| job.id == id)?;
+            it.jobs.get(n).map(|job| job.shown(n + 1))
+        });
+        let missing = || Answer::json(404, &json!({"error": {"code": "not_found"}}));
+        found.map_or_else(missing, |job| Answer::json(200, &job))
+    }
+
+    fn with<T>(&self, scenario: &str, act: impl FnOnce(&mut Scenario) -> T) -> T {
+        let mut books = self.books();
+        let fresh = || Scenario::new(self.honours_keys);
+        act(books.entry(scenario.to_owned()).or_insert_with(fresh))
+    }
+
+    fn books(&self) -> MutexGuard<'_, BTreeMap<String, Scenario>> {
+        self.scenarios.lock().expect("nothing panics over the books")
+    }
+}
+
+impl Scenario {
+    fn new(honours_keys: bool) -> Self {
+        Self {
+            script: Script::default(),
+            honours_keys,
+            jobs: Vec::new(),
+            by_key: HashMap::new(),
+            seen: Vec::new(),
+        }
+    }
+}
+
+impl Job {
+    fn shown(&self, n: usize) -> Value {
+        json!({"id": self.id, "key": self.key, "n": n, "state": "done"})
+    }
+
+    /// The answer to the same key once more.
+    fn again(&self, n: usize, digest: &str) -> Answer {
+        if self.digest != digest {
+            return Answer::json(422, &json!({"error": {"code": "idempotency_key_reuse"}}));
+        }
+        if self.running {
+            return Answer::json(409, &json!({"error": {"code": "request_in_progress"}}));
+        }
+        let mut answer = Answer::json(201, &self.shown(n));
+        answer.headers.push(("Idempotent-Replayed".to_owned(), "true".to_owned()));
+        answer
+    }
+
+    /// Ends the running of a job whose request is through.
+    fn finish(&mut self, turn: &Turn) {
+        if self.key.as_deref() == turn.head.field("idempotency-key") {
+            self.running = false;
+        }
+    }
+}
+
+impl Seen {
+    fn new(at: Duration, head: &Head, step: &Step) -> Self {
+        Self {
+            at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            connection: head.connection,
+            version: head.version.clone(),
+            method: head.method.clone(),
+            path: head.target.clone(),
+            key: head.field("idempotency-key").map(str::to_owned),
+            headers: head.headers.clone(),
+            step: step.text.clone(),
+            whole: false,
+            body_bytes: 0,
+            body_digest: String::new(),
+            body: String::new(),
+            trailers: Vec::new(),
+        }
+    }
+}
+
+impl Head {
+    /// The first value of a field, by its name in lower case.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.headers.iter();
+        fields.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the path ends in `/word`.
+    pub(crate) fn is_for(&self, word: &str) -> bool {
+        let (_, path) = split(&self.target);
+        path.split('?').next().and_then(|path| path.strip_prefix('/')) == Some(word)
+    }
+}
+
+impl Received {
+    fn first(&self) -> &[u8] {
+        self.kept.get(..SHOWN_MAX).unwrap_or(&self.kept)
+    }
+}
+
+/// The scenario's name and the path below it: `/s/NAME/v1/jobs`, else `default` and all.
+fn split(target: &str) -> (&str, &str) {
+    let named = target.strip_prefix("/s/").and_then(|rest| {
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        rest.split_at_checked(end)
+    });
+    named.unwrap_or(("default", target))
+}
+
+/// As much of a body as a test may want to look at.
+const SHOWN_MAX: usize = 64 * 1024;

@@ -1,0 +1,261 @@
+//! A provider that fails on demand, and keeps books of what it was asked.
+//!
+//! It serves an API that creates jobs, over plain HTTP and over TLS with a CA of
+//! its own, as HTTP/1.1 and HTTP/2. A request to `/s/NAME/...` meets the next step
+//! of the script that scenario NAME was given (`script`); any other belongs to the
+//! scenario `default`. What came in, and what it did, is read off afterwards.
+//!
+//! ```text
+//! POST /v1/jobs        one effect; a key that is honoured has one effect in all
+//! GET  /v1/jobs/ID     the job        ANY /status/N    that status
+//! ANY  /echo           the body       ANY /inspect     the request as JSON
+//! ANY  /sink           counts a body  GET /bytes/N     that many zeros
+//! POST /duplex         HTTP/2: says each piece back at once, with trailers
+//! Upgrade: ...         HTTP/1: says everything back
+//! ```
+
+mod answer;
+mod api;
+mod control;
+mod gather;
+mod http1;
+mod http2;
+mod script;
+mod socket;
+mod tls;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use api::Sim;
+use socket::Socket;
+
+/// How a provider is started; by default on free ports of 127.0.0.1.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) control: SocketAddr,
+    /// Whether a repeated key has one effect, where a scenario does not say.
+    pub(crate) honours_keys: bool,
+    /// What TLS offers: `h2`, `http/1.1`.
+    pub(crate) alpn: Vec<String>,
+    /// What the certificate is for.
+    pub(crate) names: Vec<String>,
+    /// Where the CA certificate is written.
+    pub(crate) ca_out: Option<PathBuf>,
+}
+
+/// A running provider; dropped, it stops and its connections die.
+///
+/// It derefs to [`Sim`], which has the books.
+pub(crate) struct Provider {
+    pub(crate) ports: Ports,
+    engine: Engine,
+}
+
+/// Where a provider listens, and what to trust.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Ports {
+    pub(crate) http_addr: SocketAddr,
+    pub(crate) https_addr: SocketAddr,
+    pub(crate) control_addr: SocketAddr,
+    pub(crate) ca_pem: String,
+}
+
+/// The parts that listeners and connections share.
+#[derive(Clone)]
+pub(crate) struct Engine(Arc<Shared>);
+
+pub(crate) struct Shared {
+    ports: Ports,
+    sim: Sim,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    connections: AtomicU64,
+    errors: Mutex<VecDeque<String>>,
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Api,
+    Control,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let names = ["localhost", "127.0.0.1", "::1", "provider.test", "*.provider.test"];
+        Self {
+            http: free,
+            https: free,
+            control: free,
+            honours_keys: true,
+            alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            names: names.map(str::to_owned).to_vec(),
+            ca_out: None,
+        }
+    }
+}
+
+impl Provider {
+    /// Binds, makes a CA, and serves until the provider is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound or the CA not be written.
+    pub(crate) async fn start(options: Options) -> io::Result<Self> {
+        let tls::Identity { acceptor, ca_pem } = tls::identity(&options.names, &options.alpn);
+        if let Some(path) = &options.ca_out {
+            tokio::fs::write(path, &ca_pem).await?;
+        }
+        let http = TcpListener::bind(options.http).await?;
+        let https = TcpListener::bind(options.https).await?;
+        let control = TcpListener::bind(options.control).await?;
+        let ports = Ports {
+            http_addr: http.local_addr()?,
+            https_addr: https.local_addr()?,
+            control_addr: control.local_addr()?,
+            ca_pem,
+        };
+        let engine = Engine(Arc::new(Shared {
+            ports: ports.clone(),
+            sim: Sim::new(options.honours_keys),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            connections: AtomicU64::new(0),
+            errors: Mutex::default(),
+        }));
+        engine.spawn(engine.clone().accept(http, None, Role::Api));
+        engine.spawn(engine.clone().accept(https, Some(acceptor), Role::Api));
+        engine.spawn(engine.clone().accept(control, None, Role::Control));
+        Ok(Self { ports, engine })
+    }
+
+    /// Gives a scenario its script and forgets what it did before.
+    ///
+    /// # Panics
+    ///
+    /// When the script cannot be read: the test is wrong then.
+    pub(crate) fn script(&self, scenario: &str, steps: &str) {
+        self.engine.sim.script(scenario, steps).expect("the script can be read");
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.engine.stop.cancel();
+    }
+}
+
+impl Deref for Provider {
+    type Target = Sim;
+
+    fn deref(&self) -> &Sim {
+        &self.engine.sim
+    }
+}
+
+impl Ports {
+    /// `http://127.0.0.1:PORT` and `path`.
+    pub(crate) fn http_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http_addr)
+    }
+
+    /// `https://localhost:PORT` and `path`.
+    pub(crate) fn https_url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.https_addr.port())
+    }
+}
+
+impl Engine {
+    /// Runs `task` until it ends or the provider stops; its error goes to the books.
+    fn spawn(&self, task: impl Future<Output = io::Result<()>> + Send + 'static) {
+        let engine = self.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = engine.stop.cancelled() => {}
+                ended = task => if let Err(error) = ended { engine.note(&error) },
+            }
+        });
+    }
+
+    /// Keeps an error for the report; a fault that was asked for is one too.
+    fn note(&self, error: &io::Error) {
+        let mut errors = self.errors.lock().expect("nothing panics over the errors");
+        errors.truncate(ERRORS_MAX - 1);
+        errors.push_front(error.to_string());
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "ports": self.ports,
+            "http": self.ports.http_url(""),
+            "https": self.ports.https_url(""),
+            "errors": *self.errors.lock().expect("nothing panics over the errors"),
+        })
+    }
+
+    async fn accept(
+        self,
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        role: Role,
+    ) -> io::Result<()> {
+        loop {
+            let (tcp, _) = listener.accept().await?;
+            if matches!(role, Role::Api) && self.sim.refuses() {
+                tcp.set_zero_linger()?;
+                continue;
+            }
+            tcp.set_nodelay(true)?;
+            let number = self.connections.fetch_add(1, Ordering::Relaxed);
+            self.spawn(self.clone().connection(tcp, tls.clone(), role, number));
+        }
+    }
+
+    async fn connection(
+        self,
+        tcp: TcpStream,
+        tls: Option<TlsAcceptor>,
+        role: Role,
+        number: u64,
+    ) -> io::Result<()> {
+        let Some(tls) = tls else {
+            return http1::Wire::new(&self, Socket::plain(tcp), number).serve(role).await;
+        };
+        let tls = tls.accept(tcp).await?;
+        let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        let socket = Socket::tls(tls);
+        if is_http2 {
+            return http2::serve(self, socket, number).await;
+        }
+        http1::Wire::new(&self, socket, number).serve(role).await
+    }
+}
+
+impl Deref for Engine {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Errors that are kept; the latest are what is read.
+const ERRORS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! adoption, end to end.

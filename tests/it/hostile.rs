@@ -1,0 +1,1 @@
+//! hostile, end to end.

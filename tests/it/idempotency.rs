@@ -1,0 +1,1 @@
+//! idempotency, end to end.

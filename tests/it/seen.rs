@@ -1,0 +1,1 @@
+//! seen, end to end.

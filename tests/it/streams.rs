@@ -1,0 +1,1 @@
+//! streams, end to end.

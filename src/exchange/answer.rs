@@ -26,13 +26,7 @@ pub struct Problem {
 pub fn of(failure: &Failure, attempts: usize) -> Response {
     let problem = problem(failure);
     let retry_after = retry_after(failure).map(whole_seconds);
-    let mut fields = Map::new();
-    fields.insert("type".to_owned(), json!(format!("urn:samekey:{}", problem.slug)));
-    fields.insert("title".to_owned(), json!(problem.title));
-    fields.insert("status".to_owned(), json!(problem.status.as_u16()));
-    fields.insert("detail".to_owned(), json!(failure.to_string()));
-    fields.insert("code".to_owned(), json!(problem.slug.replace('-', "_")));
-    fields.insert("attempts".to_owned(), json!(attempts));
+    let mut fields = fields(&problem, failure, attempts);
     if let Some(seconds) = retry_after {
         fields.insert("retry_after".to_owned(), json!(seconds));
     }
@@ -64,15 +58,7 @@ pub fn raw(status: u16) -> Vec<u8> {
         _ => Failure::BadRequest("the request is not HTTP/1.1, or its target is too long"),
     };
     let problem = problem(&failure);
-    let text = json!({
-        "type": format!("urn:samekey:{}", problem.slug),
-        "title": problem.title,
-        "status": problem.status.as_u16(),
-        "detail": failure.to_string(),
-        "code": problem.slug.replace('-', "_"),
-        "attempts": 0,
-    })
-    .to_string();
+    let text = Value::Object(fields(&problem, &failure, 0)).to_string();
     format!(
         "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
          proxy-status: samekey; error={}\r\nconnection: close\r\n\r\n{text}",
@@ -83,6 +69,19 @@ pub fn raw(status: u16) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The members that every problem has.
+fn fields(problem: &Problem, failure: &Failure, attempts: usize) -> Map<String, Value> {
+    let members = [
+        ("type", json!(format!("urn:samekey:{}", problem.slug))),
+        ("title", json!(problem.title)),
+        ("status", json!(problem.status.as_u16())),
+        ("detail", json!(failure.to_string())),
+        ("code", json!(problem.slug.replace('-', "_"))),
+        ("attempts", json!(attempts)),
+    ];
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// Words that keep an SDK from starting over once samekey has given up.
 pub fn stop_words(headers: &mut HeaderMap) {
     headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -91,89 +90,86 @@ pub fn stop_words(headers: &mut HeaderMap) {
 
 /// What a failure is called.
 pub fn problem(failure: &Failure) -> Problem {
+    const REQUEST: &str = "http_request_error";
+    const DENIED: &str = "http_request_denied";
+    const LIMIT: &str = "connection_limit_reached";
     let (slug, status, title, proxy_error) = match failure {
-        Failure::BadRequest(_) => {
-            ("bad-request", 400, "The request is malformed", "http_request_error")
-        }
+        Failure::BadRequest(_) => ("bad-request", 400, "The request is malformed", REQUEST),
         Failure::HeaderTooLarge => {
-            ("header-too-large", 431, "The request's head is too large", "http_request_error")
+            ("header-too-large", 431, "The request's head is too large", REQUEST)
         }
-        Failure::KeyInvalid(_) => {
-            ("key-invalid", 400, "The idempotency key is invalid", "http_request_error")
+        Failure::KeyInvalid(_) => ("key-invalid", 400, "The idempotency key is invalid", REQUEST),
+        Failure::KeyMissing(_) => ("key-missing", 400, "An idempotency key is missing", REQUEST),
+        Failure::Misdirected => ("misdirected", 400, "The tunnel leads elsewhere", REQUEST),
+        Failure::ClientGone => ("bad-request", 400, "The request ended early", REQUEST),
+        Failure::Forbidden(_) => {
+            let kind = "destination_ip_prohibited";
+            ("forbidden-destination", 403, "The destination is forbidden", kind)
         }
-        Failure::KeyMissing(_) => {
-            ("key-missing", 400, "An idempotency key is missing", "http_request_error")
-        }
-        Failure::Forbidden(_) => (
-            "forbidden-destination",
-            403,
-            "The destination is forbidden",
-            "destination_ip_prohibited",
-        ),
         Failure::ProxyAuth => {
-            ("proxy-auth-required", 407, "The proxy wants credentials", "http_request_denied")
+            ("proxy-auth-required", 407, "The proxy wants credentials", DENIED)
         }
         Failure::InProgress { .. } => {
-            ("in-progress", 409, "A request with this key is in progress", "http_request_denied")
+            ("in-progress", 409, "A request with this key is in progress", DENIED)
         }
         Failure::OutcomeUnknown(_) => {
-            ("outcome-unknown", 409, "The outcome of this key is unknown", "http_request_denied")
+            ("outcome-unknown", 409, "The outcome of this key is unknown", DENIED)
         }
         Failure::NotRetained { .. } => {
-            ("response-not-retained", 409, "The answer is no longer kept", "http_request_denied")
+            ("response-not-retained", 409, "The answer is no longer kept", DENIED)
         }
-        Failure::Misdirected => {
-            ("misdirected", 400, "The tunnel leads elsewhere", "http_request_error")
+        Failure::ReplaySuspended => {
+            ("replay-suspended", 409, "Stored answers are held back", DENIED)
         }
         Failure::KeyReused(status) => {
-            let title = "The key was used for another request";
-            ("key-reused", status.as_u16(), title, "http_request_denied")
+            ("key-reused", status.as_u16(), "The key was used for another request", DENIED)
         }
-        Failure::Unreachable { kind, .. } => {
-            ("upstream-unreachable", 502, "The upstream cannot be reached", *kind)
-        }
-        Failure::Tls { verification, .. } => {
-            let kind = if *verification { "tls_certificate_error" } else { "tls_protocol_error" };
-            ("upstream-tls", 502, "TLS to the upstream failed", kind)
-        }
-        Failure::Refused => (
-            "upstream-unreachable",
-            502,
-            "The upstream refused the request unprocessed",
-            "connection_terminated",
-        ),
-        Failure::Protocol { broken, .. } => {
-            let kind =
-                if *broken { "connection_terminated" } else { "http_protocol_error" };
-            ("upstream-protocol", 502, "The upstream did not answer in HTTP", kind)
-        }
-        Failure::ClientGone => {
-            ("bad-request", 400, "The request ended early", "http_request_error")
-        }
-        Failure::TimedOut { .. } => (
-            "upstream-timeout",
-            504,
-            "The upstream did not answer in time",
-            "http_response_timeout",
-        ),
-        Failure::Overloaded => {
-            ("overloaded", 503, "Too many requests wait already", "connection_limit_reached")
-        }
-        Failure::LimitWait { .. } => {
-            ("limit-wait", 503, "The turn would come too late", "connection_limit_reached")
-        }
+        Failure::Overloaded => ("overloaded", 503, "Too many requests wait already", LIMIT),
+        Failure::LimitWait { .. } => ("limit-wait", 503, "The turn would come too late", LIMIT),
         Failure::StoreUnavailable(_) => {
             ("store-unavailable", 503, "The key cannot be kept", "proxy_internal_error")
         }
         Failure::Loop => {
             ("loop", 508, "The request leads back to this proxy", "proxy_loop_detected")
         }
-        Failure::ReplaySuspended => {
-            ("replay-suspended", 409, "Stored answers are held back", "http_request_denied")
-        }
+        Failure::Unreachable { .. }
+        | Failure::Refused
+        | Failure::Tls { .. }
+        | Failure::Protocol { .. }
+        | Failure::TimedOut { .. } => upstreams(failure),
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     Problem { slug, status, title, proxy_error }
+}
+
+/// What a failure on the upstream's side is called: `upstream-unreachable` always
+/// means that nothing was done.
+fn upstreams(failure: &Failure) -> (&'static str, u16, &'static str, &'static str) {
+    match failure {
+        Failure::Unreachable { kind, .. } => {
+            ("upstream-unreachable", 502, "The upstream cannot be reached", kind)
+        }
+        Failure::Refused => {
+            let title = "The upstream refused the request unprocessed";
+            ("upstream-unreachable", 502, title, "connection_terminated")
+        }
+        Failure::Tls { verification, .. } => {
+            let kind = if *verification { "tls_certificate_error" } else { "tls_protocol_error" };
+            ("upstream-tls", 502, "TLS to the upstream failed", kind)
+        }
+        Failure::Protocol { broken: true, .. } => {
+            let title = "The upstream's connection broke";
+            ("upstream-protocol", 502, title, "connection_terminated")
+        }
+        Failure::TimedOut { .. } => {
+            let title = "The upstream did not answer in time";
+            ("upstream-timeout", 504, title, "http_response_timeout")
+        }
+        _ => {
+            let title = "The upstream did not answer in HTTP";
+            ("upstream-protocol", 502, title, "http_protocol_error")
+        }
+    }
 }
 
 /// When asking again may help, where that is known.

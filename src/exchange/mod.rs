@@ -107,6 +107,7 @@ pub struct Wishes {
 
 /// Whether, and why, a request may be sent more than once.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by its name")]
 pub struct Standing {
     /// A key goes with it, and until then the upstream promises to de-duplicate by it.
     pub dedupes_until: Option<Instant>,

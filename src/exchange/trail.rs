@@ -15,7 +15,7 @@ pub enum Outcome {
     /// The request never left whole: DNS, connect, TLS, or a connection that
     /// died before the request was written.
     NotSent,
-    /// HTTP/2 said that it was not processed: REFUSED_STREAM, or GOAWAY below it.
+    /// HTTP/2 said that it was not processed: `REFUSED_STREAM`, or GOAWAY below it.
     Refused,
     /// The upstream asked for fewer requests.
     Throttled,

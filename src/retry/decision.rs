@@ -16,6 +16,7 @@ use crate::retry::policy::{Attempts, Policy};
 
 /// What is known after an attempt.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by its name")]
 pub struct Facts {
     /// What the attempt came to.
     pub attempt: Classified,
@@ -101,11 +102,10 @@ fn is_eligible(policy: &Policy, facts: &Facts) -> bool {
     let told = facts.instructed == Some(Instruction::Retry);
     match attempt.outcome {
         Outcome::NotSent => policy.on.connect,
-        Outcome::Refused => true,
+        Outcome::Refused | Outcome::Failed => true,
         Outcome::Throttled => {
             told || attempt.status.is_some_and(|status| policy.on.statuses.contains(status))
         }
-        Outcome::Failed => true,
         Outcome::Ambiguous if attempt.timed_out => policy.on.timeout,
         Outcome::Ambiguous => policy.on.reset,
         Outcome::Replayed => false,
@@ -186,8 +186,8 @@ fn reason(facts: &Facts) -> Reason {
     }
 }
 
-/// AWS refuses a SigV4 date that is five minutes off; one is kept for the way.
-const SIGNED_FOR: Duration = Duration::from_secs(240);
+/// AWS refuses a `SigV4` date that is five minutes off; one is kept for the way.
+const SIGNED_FOR: Duration = Duration::from_mins(4);
 /// What an attempt needs to have a chance: `semantics.md`, rule 34.
 const LEAST_ATTEMPT: Duration = Duration::from_millis(50);
 

@@ -49,6 +49,7 @@ pub enum Attempts {
 
 /// What makes an attempt worth another: the `on` list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "words of one list, each there or not")]
 pub struct Triggers {
     /// Statuses; `5xx` stands for all but 501 and 505.
     pub statuses: Statuses,

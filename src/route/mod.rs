@@ -7,7 +7,9 @@ use http::Method;
 pub use matcher::{HostPattern, Matcher, PathPattern};
 
 use crate::exchange::body::Caps;
-use crate::{idempotency, limit, retry};
+use crate::idempotency;
+use crate::limit;
+use crate::retry;
 
 /// A named rule.
 #[derive(Clone, Debug)]

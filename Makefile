@@ -1,0 +1,36 @@
+# Everything that can be done with this tree; `make` alone says what there is.
+
+CARGO ?= cargo
+
+.PHONY: help run test lint unit demo bench install
+
+help:
+	@echo "make run    the sidecar on its built-in config: proxy on 127.0.0.1:8080, admin on 127.0.0.1:9090"
+	@echo "make test   installs what the tests need, then format, lints, docs, unit, property and end-to-end tests"
+	@echo "make demo   a flaky provider, the sidecar, unmodified programs, and what each of them saw"
+	@echo "make bench  ratios against a direct connection and a bare proxy"
+	@echo "make lint   format, lints, docs, dependencies"
+
+run:
+	$(CARGO) run --release --locked --bin samekey
+
+test: install lint unit
+
+lint:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check; \
+	else echo "lint: cargo-deny is not installed; dependencies were not checked (cargo install --locked cargo-deny)"; fi
+
+unit:
+	$(CARGO) test --locked
+
+demo:
+	.ci/demo
+
+bench:
+	$(CARGO) bench --locked
+
+install:
+	.ci/install

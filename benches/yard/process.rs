@@ -1,0 +1,132 @@
+//! A proxy in a process of its own, and what the kernel says about it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::yard::Fault;
+use crate::yard::cores::Cores;
+use crate::yard::pki::Files;
+
+/// Which proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The floor.
+    Bare,
+    /// Ours.
+    Samekey,
+}
+
+/// A running proxy; it ends when this is dropped.
+pub(crate) struct Proxy {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Its state; gone with it.
+    _home: TempDir,
+}
+
+impl Proxy {
+    /// Starts one, on its core.
+    pub(crate) async fn start(kind: Kind, files: &Files, cores: &Cores) -> Result<Self, Fault> {
+        let home = tempfile::tempdir()?;
+        match kind {
+            Kind::Bare => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("bare").args([&files.roots, &files.ca, &files.ca_key]);
+                command.stdin(Stdio::piped()).stdout(Stdio::piped());
+                let mut child = cores.for_proxy(|| Ok(command.spawn()?))?;
+                let stdout = child.stdout.take().ok_or("its output is piped")?;
+                let mut line = String::new();
+                BufReader::new(stdout).read_line(&mut line)?;
+                Ok(Self { child, address: line.trim().parse()?, _home: home })
+            }
+            Kind::Samekey => {
+                let config = home.path().join("samekey.yaml");
+                fs::write(&config, written(files, home.path()))?;
+                let mut command = Command::new(env!("CARGO_BIN_EXE_samekey"));
+                // What is exported to this shell is meant for another sidecar.
+                command.env_clear().arg("run").arg("--config").arg(&config);
+                let child = cores.for_proxy(|| Ok(command.spawn()?))?;
+                let file = home.path().join("state/public/env.sh");
+                let mut proxy = Self { child, address: ([0; 4], 0).into(), _home: home };
+                proxy.address = address_in(&file).await?;
+                Ok(proxy)
+            }
+        }
+    }
+
+    /// The CPU time that it has used, in user and kernel mode.
+    pub(crate) fn cpu(&self) -> Result<Duration, Fault> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The second field, the name, may hold spaces; it ends with the last bracket.
+        let (_, fields) = stat.rsplit_once(')').ok_or("no name in stat")?;
+        let times = fields.split_whitespace().skip(UTIME).take(2);
+        let ticks = times.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * TICK_MS))
+    }
+
+    /// The memory that is its own, and its share of what it shares, in KiB.
+    pub(crate) fn pss_kib(&self) -> Result<u64, Fault> {
+        let file = format!("/proc/{}/smaps_rollup", self.child.id());
+        let rollup = fs::read_to_string(file)?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let value = line.and_then(|line| line.split_whitespace().next());
+        Ok(value.ok_or("no Pss in smaps_rollup")?.parse()?)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // One that has ended already is what is wanted.
+        drop((self.child.kill(), self.child.wait()));
+    }
+}
+
+/// Everything at its default but where things are, and one route that keeps no body on disk.
+fn written(files: &Files, home: &Path) -> String {
+    let (roots, ca, key) = (files.roots.display(), files.ca.display(), files.ca_key.display());
+    let state = home.join("state");
+    let state = state.display();
+    format!(
+        "
+listeners: [{{address: '127.0.0.1:0', mode: forward}}]
+admin: {{address: '127.0.0.1:0'}}
+state: {{dir: '{state}', journal: memory}}
+intercept: {{ca: {{cert: '{ca}', key: '{key}'}}}}
+upstream: {{roots: '{roots}'}}
+providers: []
+routes:
+  - {{name: not-on-disk, match: {{hosts: ['*'], paths: ['/memory/**']}}, body: {{memory: 1MiB, disk: 0}}}}
+  - {{name: everything, match: {{hosts: ['*']}}}}
+log: {{level: warn}}
+"
+    )
+}
+
+/// Waits until samekey has written where it listens.
+async fn address_in(file: &Path) -> Result<SocketAddr, Fault> {
+    for _ in 0..LOOKS_MAX {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let url = text.split(['=', '\'', '"', '\n']).find_map(|part| part.strip_prefix("http://"));
+        if let Some(url) = url {
+            return Ok(url.trim_end_matches('/').parse()?);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Err("samekey did not start".into())
+}
+
+/// Fields between the name and `utime`: proc(5).
+const UTIME: usize = 11;
+/// `USER_HZ` is 100 wherever Linux runs.
+const TICK_MS: u64 = 10;
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Ten seconds in all.
+const LOOKS_MAX: u32 = 2000;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST as HOST_FIELD, HeaderName, HeaderValue};
@@ -52,6 +53,8 @@ pub(crate) struct Ask {
     pub(crate) body: Payload,
     /// Which `Idempotency-Key` goes with it.
     pub(crate) key: Key,
+    /// Whether the answer has to be a stored one.
+    pub(crate) is_replay: bool,
 }
 
 /// Which key a client sends.
@@ -61,17 +64,17 @@ pub(crate) enum Key {
     None,
     /// A new one each time.
     Fresh,
-    /// The same one each time: a proxy may replay, and is held to it where `samekey` is true.
-    Same {
-        /// Whether the answer has to be a stored one.
-        replayed: bool,
-    },
+    /// The same one each time.
+    Same,
 }
 
 /// A connection that is ready for its next request.
 pub(crate) struct Line {
     sender: SendRequest<Payload>,
-    uri: Uri,
+    /// What stands before a path: nothing, or the origin where a proxy is told of it.
+    base: String,
+    /// The path that was asked for last, as it goes out.
+    aim: (&'static str, Uri),
     host: HeaderValue,
     /// Drives the connection, and ends with it.
     _driver: JoinSet<()>,
@@ -80,18 +83,19 @@ pub(crate) struct Line {
 impl Ask {
     /// A small GET.
     pub(crate) fn get() -> Self {
-        Self { method: Method::GET, path: "/v1/jobs/1", body: Payload::of(Bytes::new()), key: Key::None }
+        let body = Payload::of(Bytes::new());
+        Self { method: Method::GET, path: "/v1/jobs/1", body, key: Key::None, is_replay: false }
     }
 
     /// A POST.
     pub(crate) fn post(body: Payload, key: Key) -> Self {
-        Self { method: Method::POST, path: "/v1/jobs", body, key }
+        Self { method: Method::POST, path: "/v1/jobs", body, key, is_replay: false }
     }
 }
 
 impl Line {
-    /// Connects, for requests to `path`.
-    pub(crate) async fn open(way: &Way, path: &str) -> Result<Self, Fault> {
+    /// Connects.
+    pub(crate) async fn open(way: &Way) -> Result<Self, Fault> {
         let target = match way.scheme {
             Scheme::Http => way.origin.plain,
             Scheme::Https => way.origin.tls,
@@ -101,29 +105,30 @@ impl Line {
         let mut stream = TcpStream::connect(way.proxy.unwrap_or(target)).await?;
         stream.set_nodelay(true)?;
         let mut driver = JoinSet::new();
-        let (sender, uri) = match (way.scheme, way.proxy) {
-            (Scheme::Http, Some(_)) => {
-                let uri = format!("http://{authority}{path}");
-                (speak(stream, &mut driver).await?, uri)
-            }
-            (Scheme::Http, None) => (speak(stream, &mut driver).await?, path.to_owned()),
-            (Scheme::Https, proxy) => {
-                if proxy.is_some() {
+        let sender = match way.scheme {
+            Scheme::Http => speak(stream, &mut driver).await?,
+            Scheme::Https => {
+                if way.proxy.is_some() {
                     tunnel(&mut stream, &authority).await?;
                 }
                 let connector = TlsConnector::from(way.trust.clone());
                 let stream = connector.connect(ServerName::try_from(HOST)?, stream).await?;
-                (speak(stream, &mut driver).await?, path.to_owned())
+                speak(stream, &mut driver).await?
             }
         };
-        Ok(Self { sender, uri: uri.parse()?, host, _driver: driver })
+        let is_told = way.scheme == Scheme::Http && way.proxy.is_some();
+        let base = if is_told { format!("http://{authority}") } else { String::new() };
+        Ok(Self { sender, base, aim: ("", Uri::default()), host, _driver: driver })
     }
 
     /// Asks once; says how many bytes came back.
-    pub(crate) async fn ask(&mut self, ask: &Ask, nth: u64) -> Result<u64, Fault> {
+    pub(crate) async fn ask(&mut self, ask: &Ask) -> Result<u64, Fault> {
         let mut request = Request::new(ask.body.clone());
         *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = self.uri.clone();
+        if self.aim.0 != ask.path {
+            self.aim = (ask.path, format!("{}{}", self.base, ask.path).parse()?);
+        }
+        *request.uri_mut() = self.aim.1.clone();
         let headers = request.headers_mut();
         headers.insert(HOST_FIELD, self.host.clone());
         if ask.method == Method::POST {
@@ -131,8 +136,13 @@ impl Line {
         }
         match ask.key {
             Key::None => {}
-            Key::Fresh => drop(headers.insert(KEY, HeaderValue::from_str(&format!("key-{nth}"))?)),
-            Key::Same { .. } => drop(headers.insert(KEY, HeaderValue::from_static("key"))),
+            Key::Fresh => {
+                let nth = KEYS.fetch_add(1, Ordering::Relaxed);
+                headers.insert(KEY, HeaderValue::from_str(&format!("key-{nth}"))?);
+            }
+            Key::Same => {
+                headers.insert(KEY, HeaderValue::from_static("key"));
+            }
         }
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
@@ -140,7 +150,7 @@ impl Line {
         if response.status() != wanted {
             return Err(format!("{} where {wanted} is wanted", response.status()).into());
         }
-        if ask.key == (Key::Same { replayed: true }) && !response.headers().contains_key(REPLAYED) {
+        if ask.is_replay && !response.headers().contains_key(REPLAYED) {
             return Err("an answer that is not a stored one".into());
         }
         Ok(drain(response.into_body()).await?)
@@ -168,6 +178,9 @@ async fn tunnel(stream: &mut TcpStream, authority: &str) -> Result<(), Fault> {
     }
     if answer.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err("CONNECT was refused".into()) }
 }
+
+/// Keys that were given out: no two rounds share one.
+static KEYS: AtomicU64 = AtomicU64::new(0);
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

@@ -37,7 +37,6 @@ impl Round {
 #[derive(Default)]
 struct Tally {
     done: AtomicU64,
-    asked: AtomicU64,
     ready: AtomicU64,
     over: AtomicBool,
 }
@@ -78,10 +77,10 @@ pub(crate) async fn rush(
 }
 
 async fn keep_asking(way: Way, ask: Ask, tally: Arc<Tally>) -> Result<(), Fault> {
-    let mut line = Line::open(&way, ask.path).await?;
+    let mut line = Line::open(&way).await?;
     let mut is_first = true;
     while is_first || !tally.over.load(Ordering::Relaxed) {
-        line.ask(&ask, tally.asked.fetch_add(1, Ordering::Relaxed)).await?;
+        line.ask(&ask).await?;
         tally.done.fetch_add(1, Ordering::Relaxed);
         if is_first {
             tally.ready.fetch_add(1, Ordering::Relaxed);
@@ -91,25 +90,33 @@ async fn keep_asking(way: Way, ask: Ask, tally: Arc<Tally>) -> Result<(), Fault>
     Ok(())
 }
 
-/// Moves one large body, over connections that have been used before.
-pub(crate) async fn haul(way: &Way, proxy: Option<&Proxy>, ask: &Ask) -> Result<Round, Fault> {
-    let mut line = Line::open(way, SMALL).await?;
-    line.ask(&Ask::get(), 0).await?;
-    line.aim(ask.path)?;
+/// Moves a large body so many times, over connections that have been used before.
+pub(crate) async fn haul(
+    way: &Way,
+    proxy: Option<&Proxy>,
+    ask: &Ask,
+    times: u64,
+) -> Result<Round, Fault> {
+    let mut line = Line::open(way).await?;
+    line.ask(&Ask::get()).await?;
     let (cpu, start) = (cpu(proxy)?, Instant::now());
-    line.ask(ask, 0).await?;
-    let took = start.elapsed();
-    // Both ends of the proxy have seen the last byte; its last accounting tick has not.
-    sleep(Duration::from_millis(20)).await;
-    Ok(Round { done: 1, took, cpu: cpu_since(proxy, cpu)? })
+    for _ in 0..times {
+        line.ask(ask).await?;
+    }
+    Ok(Round { done: times, took: start.elapsed(), cpu: cpu_since(proxy, cpu)? })
+}
+
+/// Asks once.
+pub(crate) async fn once(way: &Way, ask: &Ask) -> Result<(), Fault> {
+    Line::open(way).await?.ask(ask).await.map(drop)
 }
 
 /// Opens connections, asks once on each, and leaves them open.
 pub(crate) async fn hold(way: &Way, connections: usize) -> Result<Vec<Line>, Fault> {
     let mut lines = Vec::with_capacity(connections);
     for _ in 0..connections {
-        let mut line = Line::open(way, SMALL).await?;
-        line.ask(&Ask::get(), 0).await?;
+        let mut line = Line::open(way).await?;
+        line.ask(&Ask::get()).await?;
         lines.push(line);
     }
     Ok(lines)
@@ -129,7 +136,6 @@ pub(crate) fn count(number: u64) -> f64 {
     number as f64
 }
 
-const SMALL: &str = "/v1/jobs/1";
 /// Pools are filled and branches learnt within this.
 const WARM_UP: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,12 +1,14 @@
 //! Two throw-away authorities: the origin's, and the one that proxies sign leaves with.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
@@ -39,8 +41,8 @@ pub(crate) struct Files {
 impl Pki {
     /// Makes both authorities and writes them into `folder`.
     pub(crate) fn make(folder: &Path) -> Result<Self, Fault> {
-        let (upstream, upstream_pem, _) = authority("bench upstream")?;
-        let (_, ca_pem, ca_key) = authority("bench interception")?;
+        let (upstream, upstream_pem, _) = authority(UPSTREAM)?;
+        let (_, ca_pem, ca_key) = authority(INTERCEPTION)?;
         let files = Files {
             roots: folder.join("roots.pem"),
             ca: folder.join("ca.pem"),
@@ -48,7 +50,9 @@ impl Pki {
         };
         fs::write(&files.roots, &upstream_pem)?;
         fs::write(&files.ca, &ca_pem)?;
-        fs::write(&files.ca_key, &ca_key)?;
+        let mut private = OpenOptions::new();
+        private.write(true).create_new(true).mode(0o600);
+        private.open(&files.ca_key)?.write_all(ca_key.as_bytes())?;
         let origin = Arc::new(server(HOST, &KeyPair::generate()?, &upstream)?);
         let client = client(&[&files.roots, &files.ca])?;
         Ok(Self { origin, client, files })
@@ -59,7 +63,7 @@ impl Files {
     /// The authority that signs leaves.
     pub(crate) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Fault> {
         let key = KeyPair::from_pem(&fs::read_to_string(&self.ca_key)?)?;
-        Ok(Issuer::from_ca_cert_pem(&fs::read_to_string(&self.ca)?, key)?)
+        Ok(Issuer::new(params(INTERCEPTION), key))
     }
 }
 
@@ -107,12 +111,20 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn authority(name: &str) -> Result<(Issuer<'static, KeyPair>, String, String), Fault> {
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let (key, params) = (KeyPair::generate()?, params(name));
     let certificate = params.self_signed(&key)?.pem();
     let key_pem = key.serialize_pem();
     Ok((Issuer::new(params, key), certificate, key_pem))
 }
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+const UPSTREAM: &str = "bench upstream";
+const INTERCEPTION: &str = "bench interception";

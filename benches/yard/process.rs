@@ -1,6 +1,6 @@
 //! A proxy in a process of its own, and what the kernel says about it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,6 +26,8 @@ pub(crate) enum Kind {
 /// A running proxy; it ends when this is dropped.
 pub(crate) struct Proxy {
     child: Child,
+    /// Which it is.
+    pub(crate) kind: Kind,
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// Its state; gone with it.
@@ -45,7 +47,7 @@ impl Proxy {
                 let stdout = child.stdout.take().ok_or("its output is piped")?;
                 let mut line = String::new();
                 BufReader::new(stdout).read_line(&mut line)?;
-                Ok(Self { child, address: line.trim().parse()?, _home: home })
+                Ok(Self { child, kind, address: line.trim().parse()?, _home: home })
             }
             Kind::Samekey => {
                 let config = home.path().join("samekey.yaml");
@@ -53,10 +55,13 @@ impl Proxy {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_samekey"));
                 // What is exported to this shell is meant for another sidecar.
                 command.env_clear().arg("run").arg("--config").arg(&config);
+                let log = home.path().join("log");
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
                 let child = cores.for_proxy(|| Ok(command.spawn()?))?;
                 let file = home.path().join("state/public/env.sh");
-                let mut proxy = Self { child, address: ([0; 4], 0).into(), _home: home };
-                proxy.address = address_in(&file).await?;
+                let mut proxy = Self { child, kind, address: ([0; 4], 0).into(), _home: home };
+                let address = address_in(&file).await;
+                proxy.address = address.ok_or_else(|| fs::read_to_string(log).unwrap_or_default())?;
                 Ok(proxy)
             }
         }
@@ -111,16 +116,16 @@ log: {{level: warn}}
 }
 
 /// Waits until samekey has written where it listens.
-async fn address_in(file: &Path) -> Result<SocketAddr, Fault> {
+async fn address_in(file: &Path) -> Option<SocketAddr> {
     for _ in 0..LOOKS_MAX {
         let text = fs::read_to_string(file).unwrap_or_default();
         let url = text.split(['=', '\'', '"', '\n']).find_map(|part| part.strip_prefix("http://"));
         if let Some(url) = url {
-            return Ok(url.trim_end_matches('/').parse()?);
+            return url.trim_end_matches('/').parse().ok();
         }
         sleep(LOOK_EVERY).await;
     }
-    Err("samekey did not start".into())
+    None
 }
 
 /// Fields between the name and `utime`: proc(5).

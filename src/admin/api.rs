@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde_json::{Value, json};
 
 use crate::admin::Desk;
@@ -15,9 +15,23 @@ pub(super) fn router() -> Router<Desk> {
         .route("/status", get(|State(desk): State<Desk>| async move { answer(&(desk.status)()) }))
         .route("/routes", get(|State(desk): State<Desk>| async move { answer(&(desk.routes)()) }))
         .route("/reload", post(reload))
+        .route("/exchanges", any(later))
+        .route("/exchanges/{*rest}", any(later))
+        .route("/keys/{*rest}", any(later))
+        .route("/events", any(later))
+        .method_not_allowed_fallback(|| async {
+            let detail = "this is asked with another method";
+            problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+        })
         .fallback(|| async {
             problem(StatusCode::NOT_FOUND, "not-found", "there is nothing here")
         })
+}
+
+/// What the ledger will answer.
+async fn later() -> Response {
+    let detail = "exchanges, keys and events come with a later version";
+    problem(StatusCode::NOT_IMPLEMENTED, "not-implemented", detail)
 }
 
 async fn reload(State(desk): State<Desk>) -> Response {

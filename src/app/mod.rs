@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::config::{Config, Environment, Journal, Source};
+use crate::config::{Config, Faults, Journal, Source};
 use crate::exchange::Chance;
 use crate::exchange::body::Room;
 use crate::exchange::id::Names;
@@ -52,10 +52,10 @@ pub enum StartFault {
     #[error(transparent)]
     Roots(#[from] RootsFault),
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
     /// A leaf certificate cannot be made.
-    #[error("certificates cannot be made: {0}")]
+    #[error("certificates cannot be made")]
     Mint(#[from] intercept::MintFault),
     /// A listener cannot be bound.
     #[error("cannot listen on {address}: {error}")]
@@ -78,6 +78,9 @@ pub enum StartFault {
 /// Puts another log level in force.
 pub type SetLevel = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Reads the config as it was read at the start.
+pub type Load = Arc<dyn Fn() -> Result<Config, Faults> + Send + Sync>;
+
 /// A sidecar whose sockets are bound.
 pub struct App {
     core: Arc<Core>,
@@ -90,7 +93,9 @@ pub struct App {
 /// What a reload works on.
 struct Core {
     config: ArcSwap<Config>,
-    environment: Environment,
+    load: Load,
+    /// Of the text that was loaded, or refused, last.
+    tried: ArcSwap<blake3::Hash>,
     proxy: Proxy,
     commons: Commons,
     pool: Pool,
@@ -113,7 +118,7 @@ impl App {
     /// A [`StartFault`]: one line that names what is wrong.
     pub async fn build(
         config: Config,
-        environment: Environment,
+        load: Load,
         home: Home,
         set_level: SetLevel,
     ) -> Result<Self, StartFault> {
@@ -176,8 +181,9 @@ impl App {
         metrics.config_loaded(SystemTime::now());
         let grace = config.shutdown_grace;
         let core = Core {
+            tried: ArcSwap::from_pointee(config.digest),
             config: ArcSwap::from_pointee(config),
-            environment,
+            load,
             proxy,
             commons,
             pool,

@@ -1,5 +1,6 @@
 //! Loads the config anew: swaps whole, or changes nothing and says why.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::app::{Core, lasting};
-use crate::config::{self, Config, Source};
+use crate::config::{Config, Source};
 use crate::proxy::Router;
 
 /// Loads the config anew.
@@ -18,16 +19,19 @@ use crate::proxy::Router;
 ///
 /// What is wrong with it, a line a fault; nothing has changed then.
 pub(super) fn now(core: &Core) -> Result<(), String> {
-    let source = core.config.load().source.clone();
-    let Source::File(path) = source else {
-        return Err("the built-in config is in force: there is no file to load".to_owned());
-    };
-    let loaded = config::load(Some(&path), &core.environment);
+    if let Source::File(path) = &core.config.load().source
+        && let Ok(text) = fs::read(path)
+    {
+        // Noted first: what is written from here on differs, and is loaded after this.
+        core.tried.store(Arc::new(blake3::hash(&text)));
+    }
+    let loaded = (core.load)();
     core.metrics.config_reloaded(loaded.as_ref().map(|_| ()).map_err(|_| ()));
     match loaded {
         Ok(config) => {
+            let source = config.source.to_string();
             apply(core, config);
-            tracing::info!(config = %path.display(), "the config was loaded anew");
+            tracing::info!(config = source, "the config was loaded anew");
             Ok(())
         }
         Err(faults) => {
@@ -96,23 +100,21 @@ async fn follow(
     mut changed: mpsc::Receiver<()>,
     _watcher: Option<notify::RecommendedWatcher>,
 ) {
-    let mut seen = read(&path).await;
+    // The first look is at once: a change since the start was told to nobody.
+    let mut patience = Duration::ZERO;
     loop {
         // The look now and then is for file systems that tell nothing.
-        if let Ok(Some(())) = timeout(LOOK_EVERY, changed.recv()).await {
+        if let Ok(Some(())) = timeout(patience, changed.recv()).await {
             sleep(SETTLE).await; // a writer writes more than once
             while changed.try_recv().is_ok() {}
         }
-        let current = read(&path).await;
-        if current.is_some() && current != seen {
-            seen = current;
+        patience = LOOK_EVERY;
+        // A file that is not there is one that is being replaced.
+        let Ok(text) = tokio::fs::read(&path).await else { continue };
+        if blake3::hash(&text) != **core.tried.load() {
             drop(now(&core)); // it has logged what was wrong
         }
     }
-}
-
-async fn read(path: &std::path::Path) -> Option<blake3::Hash> {
-    tokio::fs::read(path).await.ok().map(|text| blake3::hash(&text))
 }
 
 const LOOK_EVERY: Duration = Duration::from_secs(15);

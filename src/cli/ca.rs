@@ -1,13 +1,12 @@
 //! `samekey ca`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use samekey::intercept::{Authority, Roots, publish};
 
-use crate::cli::run::failed;
-use crate::cli::{Stop, load, print};
+use crate::cli::{Stop, failed, load, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -29,8 +28,8 @@ enum What {
     Truststore,
 }
 
-pub(super) fn ca(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
-    let (config, _) = load(path)?;
+pub(super) fn ca(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
+    let config = load(path)?;
     let authority = match &config.intercept.ca {
         Some(files) => Authority::load(&files.cert, &files.key, 1),
         None => Authority::load_or_make(&config.state.dir.join("ca"), 1),

@@ -1,7 +1,7 @@
 //! `samekey env`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -26,8 +26,8 @@ enum Written {
     Java,
 }
 
-pub(super) fn env(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
-    let (config, _) = load(path)?;
+pub(super) fn env(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
+    let config = load(path)?;
     let url = proxy_url(&config)?;
     let public = std::path::absolute(&config.state.public).unwrap_or(config.state.public);
     let variables = Variables::new(&url, &public, no_proxy().as_deref());

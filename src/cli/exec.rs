@@ -4,17 +4,18 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
 
 use samekey::app::{App, Home};
-use samekey::config::Config;
+use samekey::config::{self, Config, Environment, Faults};
 use samekey::intercept::Environment as Variables;
 use samekey::listen;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::env::no_proxy;
-use crate::cli::run::{failed, raise_file_limit};
-use crate::cli::{Stop, load, log, runtime};
+use crate::cli::run::raise_file_limit;
+use crate::cli::{Stop, failed, log, runtime};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -24,23 +25,23 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn exec(path: Option<PathBuf>, arguments: Arguments) -> Result<ExitCode, Stop> {
-    let (mut config, environment) = load(path)?;
-    // The terminal is the program's; what went wrong is still told.
-    if environment.log.is_none() {
-        "warn".clone_into(&mut config.log.level);
-    }
-    let set_level = log::start(&config);
-    raise_file_limit();
     // A state directory of its own, so that it works in two terminals at once; CA
     // and secret are shared, so that trust is given once and keys stay the same.
     let folder = tempfile::tempdir().map_err(failed)?;
-    let shared = config.state.dir.clone();
-    let home = Home::open_beside(folder.path(), &shared).map_err(failed)?;
-    for_one_program(&mut config, folder.path().join("public"));
-    let public = config.state.public.clone();
+    let public = folder.path().join("public");
+    let (environment, own) = (Environment::read(), public.clone());
+    let load = move || {
+        let mut config = config::load(path.as_deref(), &environment)?;
+        for_one_program(&mut config, &environment, own.clone());
+        Ok::<_, Faults>(config)
+    };
+    let config = load()?;
+    let set_level = log::start(&config);
+    raise_file_limit();
+    let home = Home::open_beside(folder.path(), &config.state.dir).map_err(failed)?;
     let runtime = runtime()?;
     let status = runtime.block_on(async {
-        let app = App::build(config, environment, home, set_level).await.map_err(failed)?;
+        let app = App::build(config, Arc::new(load), home, set_level).await.map_err(failed)?;
         let url = app.proxy_url();
         let variables = Variables::new(&url, &public, no_proxy().as_deref());
         let (ended, done) = tokio::sync::oneshot::channel::<()>();
@@ -55,7 +56,11 @@ pub(super) fn exec(path: Option<PathBuf>, arguments: Arguments) -> Result<ExitCo
 }
 
 /// Free ports, and nothing that another sidecar of this config may hold.
-fn for_one_program(config: &mut Config, public: PathBuf) {
+fn for_one_program(config: &mut Config, environment: &Environment, public: PathBuf) {
+    // The terminal is the program's; what went wrong is still told.
+    if environment.log.is_none() {
+        "warn".clone_into(&mut config.log.level);
+    }
     let proxies = |spec: &listen::Spec| spec.mode == listen::Mode::Forward;
     let spec = config.listeners.iter().find(|spec| proxies(spec)).cloned();
     let caps = spec.map_or_else(listen::Caps::default, |spec| spec.caps);
@@ -77,7 +82,7 @@ async fn supervise(command: &[OsString], variables: &Variables) -> Result<ExitSt
     let mut signals = Signals::take()?;
     let child = Command::new(program).args(arguments).envs(variables.variables()).spawn();
     let mut child = child.map_err(|error| {
-        Stop::Failed(format!("samekey: {}: {error}", program.display()))
+        Stop::NotStarted(format!("samekey: {}: {error}", program.display()), error.kind())
     })?;
     loop {
         tokio::select! {

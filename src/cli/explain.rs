@@ -1,19 +1,24 @@
 //! `samekey explain`: the decisions of a route, asked without sending anything.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use samekey::config::Config;
 use samekey::exchange::hint::{self, Hint};
-use samekey::exchange::{Origin, Outcome, Scheme, Standing, signature};
+use samekey::exchange::{
+    Body, Failure, Origin, Outcome, Response, Scheme, Standing, Stop as StopWord, signature,
+};
 use samekey::idempotency::splice::client_key;
 use samekey::idempotency::{Carrier, Rules};
+use samekey::intercept::{self, Distrust, Why};
+use samekey::retry::budget::{Cost, Terms};
 use samekey::retry::decision::{Decision, Facts, decide, repeatable};
 use samekey::retry::outcome::{Classified, classify};
-use samekey::retry::{Attempts, Policy};
+use samekey::retry::{Attempts, Backoff, Budget, Policy};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
@@ -28,7 +33,7 @@ pub(super) struct Arguments {
     /// A header field, as `Name: value`; may be given more than once
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     headers: Vec<String>,
-    /// Only this outcome: a status, or connect, refused, reset, timeout
+    /// Only this outcome: a status, connect, reset, timeout, or a word such as refused or ambiguous
     #[arg(long, value_name = "OUTCOME")]
     after: Option<String>,
 }
@@ -40,17 +45,22 @@ struct Request {
     headers: HeaderMap,
 }
 
-pub(super) fn explain(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
+pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
     let request = read(arguments)?;
     let outcomes: Vec<String> = match &arguments.after {
         Some(one) => vec![one.clone()],
         None => ["429", "500", "503", "connect", "reset", "timeout"].map(str::to_owned).to_vec(),
     };
-    let (config, _) = load(path)?;
+    let config = load(path)?;
     let Origin { host, port, .. } = &request.origin;
-    let found = config.routes.iter().find(|route| {
-        route.matcher.matches(host, *port, &request.method, request.path.path())
-    });
+    if let Some(why) = tunnelled(&config, &request.origin) {
+        print(&format!("route: none\n  {why}: its TLS is not opened, and no route applies\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let found = config
+        .routes
+        .iter()
+        .find(|route| route.matcher.matches(host, *port, &request.method, request.path.path()));
     let Some(route) = found else {
         let text = "route: none\n  no route matches: it is forwarded as it came, without a key and \
                     without retries\n";
@@ -91,6 +101,22 @@ fn read(arguments: &Arguments) -> Result<Request, Stop> {
     Ok(Request { method, origin: origin.ok_or_else(wanted)?, path, headers })
 }
 
+/// Why a request over TLS would not be read, if it would not.
+fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str> {
+    let Origin { scheme, host, port } = origin;
+    let routed = config.routes.iter().any(|route| route.matcher.names(host, *port));
+    let asked = intercept::Asked { host, routed };
+    let decided = intercept::decide(&config.intercept, asked, &Distrust::default(), Instant::now());
+    match decided {
+        _ if *scheme == Scheme::Http => None,
+        intercept::Decision::Open => None,
+        intercept::Decision::Tunnel(Why::Nothing) => Some("intercept.hosts is none"),
+        intercept::Decision::Tunnel(Why::Excepted) => Some("intercept.except names the host"),
+        intercept::Decision::Tunnel(Why::Unrouted) => Some("no route names the host"),
+        intercept::Decision::Tunnel(Why::Distrusted) => Some("a client refused the certificate"),
+    }
+}
+
 /// What is known of the key that a request would have.
 struct Key {
     sent: bool,
@@ -106,7 +132,8 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         Attempts::AtMost(most) => most.to_string(),
         Attempts::Unlimited => "unlimited".to_owned(),
     };
-    let observed = if route.mode == Mode::Observe { " (observe: counted, not carried out)" } else { "" };
+    let observed =
+        if route.mode == Mode::Observe { " (observe: counted, not carried out)" } else { "" };
     let dedupes = match rules.upstream_dedupes {
         Some(true) => "yes: a repeated key has one effect there",
         Some(false) => "no",
@@ -119,11 +146,26 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         format!("  upstream de-duplicates: {dedupes}"),
         format!("  attempts: {attempts}, within {:?}", policy.deadline.after),
         format!("  retry-after obeyed up to: {:?}", policy.retry_after_max),
+        format!("  backoff: {}", backoff(&policy.backoff)),
+        format!("  budget: {}", budget(policy.budget)),
     ];
     for line in lines {
         writeln!(text, "{line}").expect("writing into a string never fails");
     }
     Key { sent }
+}
+
+fn backoff(backoff: &Backoff) -> String {
+    let Backoff { growth, initial, max, jitter } = backoff;
+    format!("{growth:?} from {initial:?} to {max:?}, jitter {jitter:?}").to_lowercase()
+}
+
+fn budget(terms: Terms) -> String {
+    let Terms { ratio_milli, per_second, burst } = terms;
+    let ratio = f64::from(ratio_milli) / 1000.0;
+    format!(
+        "{ratio} of a retry for each success and {per_second} a second, {burst} saved up at most"
+    )
 }
 
 fn key(rules: &Rules, request: &Request, effect: bool) -> (String, bool) {
@@ -143,18 +185,23 @@ fn key(rules: &Rules, request: &Request, effect: bool) -> (String, bool) {
         return (format!("derived from Samekey-Key, in {carrier}"), injects);
     }
     if rules.identity.is_some() {
-        return (format!("derived from the route's identity where the request has it, in {carrier}"), injects);
+        return (
+            format!("derived from the route's identity where the request has it, in {carrier}"),
+            injects,
+        );
     }
     match (injects, signed) {
         (true, _) => (format!("a random one, in {carrier}"), true),
-        (false, true) => ("none: the request is signed, and nothing is added to it".to_owned(), false),
+        (false, true) => {
+            ("none: the request is signed, and nothing is added to it".to_owned(), false)
+        }
         (false, false) => ("none: this is not an effect route".to_owned(), false),
     }
 }
 
 fn after(route: &Route, request: &Request, key: &Key, outcome: &str) -> Result<String, Stop> {
     let policy = &route.retry;
-    let attempt = attempt(policy, request, outcome)?;
+    let attempt = attempt(policy, outcome)?;
     let now = Instant::now();
     let promised = key.sent && route.rules.upstream_dedupes == Some(true);
     let standing = Standing {
@@ -171,13 +218,25 @@ fn after(route: &Route, request: &Request, key: &Key, outcome: &str) -> Result<S
         repeatable: repeatable(&request.method, &standing, policy, now),
         replayable: true,
         signed: signature::signature(&request.headers, request.path.query(), SystemTime::now()),
-        off: request.headers.get("samekey-retry").is_some_and(|off| off.as_bytes().eq_ignore_ascii_case(b"off")),
+        off: request
+            .headers
+            .get("samekey-retry")
+            .is_some_and(|off| off.as_bytes().eq_ignore_ascii_case(b"off")),
         sdk_retry: hint::is_sdk_retry(&request.headers),
         now,
         deadline: now + policy.deadline.after,
     };
     // The longest of the waits that chance may choose.
-    Ok(words(decide(policy, &facts, 0.0), &facts))
+    let decision = match decide(policy, &facts, 0.0) {
+        // The budget is asked last; a full one is the best case.
+        Decision::Retry { cost, .. }
+            if Budget::new(policy.budget, now).withdraw(cost, now).is_none() =>
+        {
+            Decision::Stop(StopWord::Budget)
+        }
+        other => other,
+    };
+    Ok(words(decision, &facts))
 }
 
 fn words(decision: Decision, facts: &Facts) -> String {
@@ -186,35 +245,84 @@ fn words(decision: Decision, facts: &Facts) -> String {
             let why = match facts.attempt.outcome {
                 Outcome::NotSent => "nothing was sent",
                 Outcome::Refused => "the upstream refused it unprocessed",
-                Outcome::Throttled if !facts.repeatable => "the status proves that nothing was done",
+                Outcome::Throttled if !facts.repeatable => {
+                    "the status proves that nothing was done"
+                }
                 Outcome::Throttled | Outcome::Failed | Outcome::Ambiguous => "repeating it is safe",
                 Outcome::Replayed | Outcome::Done => "the upstream asks for it",
             };
-            format!("{}: retried after up to {wait:?}, for {cost:?} of the budget: {why}", facts.attempt.outcome.as_str())
+            let (outcome, cost) = (facts.attempt.outcome.as_str(), price(cost));
+            format!("{outcome}: retried after up to {wait:?}, for {cost} of the budget: {why}")
         }
         Decision::Stop(stop) => {
-            format!("{}: passed on, Samekey-Stop: {}", facts.attempt.outcome.as_str(), stop.as_str())
+            let (outcome, word, why) = (facts.attempt.outcome.as_str(), stop.as_str(), why(stop));
+            format!("{outcome}: passed on, Samekey-Stop: {word}: {why}")
         }
-        Decision::Pass => format!("{}: passed on", facts.attempt.outcome.as_str()),
+        Decision::Pass => {
+            let why = match facts.attempt.outcome {
+                Outcome::Done | Outcome::Replayed => "there is nothing to retry",
+                Outcome::NotSent
+                | Outcome::Refused
+                | Outcome::Throttled
+                | Outcome::Failed
+                | Outcome::Ambiguous => "the route's `on` does not hold it",
+            };
+            format!("{}: passed on: {why}", facts.attempt.outcome.as_str())
+        }
     }
 }
 
-fn attempt(policy: &Policy, request: &Request, outcome: &str) -> Result<Classified, Stop> {
-    use samekey::exchange::{Body, Failure, Response};
-    let broken = || Failure::Protocol { detail: String::new(), broken: true };
-    let result = match outcome {
-        "connect" => Err(Failure::Unreachable { detail: String::new(), kind: "connection_refused" }),
-        "refused" => Err(Failure::Refused),
-        "reset" => Err(broken()),
-        "timeout" => Err(Failure::TimedOut { after: Duration::ZERO, sent: true }),
-        status => {
-            let status = status.parse::<StatusCode>().map_err(|_invalid| {
-                let text = "--after takes a status, or connect, refused, reset, timeout";
-                Stop::Usage(format!("samekey explain: {text}"))
-            })?;
-            Ok(Response::new(status, Body::empty()))
+fn price(cost: Cost) -> &'static str {
+    match cost {
+        Cost::Free => "nothing",
+        Cost::Third => "a third of a token",
+        Cost::One => "one token",
+        Cost::Two => "two tokens",
+    }
+}
+
+fn why(stop: StopWord) -> &'static str {
+    match stop {
+        StopWord::Attempts => "there are no more attempts",
+        StopWord::Deadline => "the wait would pass the deadline",
+        StopWord::Budget => "the route has not earned another retry",
+        StopWord::Unsafe => {
+            "it may have been done, and the upstream is not known to de-duplicate by key"
         }
+        StopWord::Body => "the body can no longer be sent again",
+        StopWord::Permanent => "the answer says that no repetition will help",
+        StopWord::RetryAfter => "the upstream asks for a longer wait than the route allows",
+        StopWord::UpstreamSaidNo => "the upstream says not to retry",
+        StopWord::Signed => "its signature would no longer be accepted",
+        StopWord::Off => "the request asks for a single attempt",
+    }
+}
+
+/// What an attempt comes to that ends in this way: a status, a way to fail, or an
+/// outcome by its own word.
+fn attempt(policy: &Policy, outcome: &str) -> Result<Classified, Stop> {
+    let unreachable = || Failure::Unreachable { detail: String::new(), kind: "connection_refused" };
+    let result = match outcome {
+        "connect" | "not_sent" => Err(unreachable()),
+        "refused" => Err(Failure::Refused),
+        "reset" | "ambiguous" => Err(Failure::Protocol { detail: String::new(), broken: true }),
+        "timeout" => Err(Failure::TimedOut { after: Duration::ZERO, sent: true }),
+        "throttled" => Ok(Response::new(StatusCode::TOO_MANY_REQUESTS, Body::empty())),
+        "failed" => Ok(Response::new(StatusCode::INTERNAL_SERVER_ERROR, Body::empty())),
+        "replayed" => Ok(replayed()),
+        "done" => Ok(Response::new(StatusCode::OK, Body::empty())),
+        status => Ok(Response::new(status.parse().map_err(|_invalid| unasked())?, Body::empty())),
     };
-    let unsent = || Stop::Failed(format!("samekey: {} is no attempt", request.path));
-    classify(&result, policy).ok_or_else(unsent)
+    classify(&result, policy).ok_or_else(unasked)
+}
+
+fn replayed() -> Response {
+    let mut response = Response::new(StatusCode::OK, Body::empty());
+    response.headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+    response
+}
+
+fn unasked() -> Stop {
+    let words = "a status, connect, reset, timeout, or an outcome such as refused or ambiguous";
+    Stop::Usage(format!("samekey explain: --after takes {words}"))
 }

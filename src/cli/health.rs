@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ pub(super) struct Arguments {
     ready: bool,
 }
 
-pub(super) fn health(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
-    let (config, _) = load(path)?;
+pub(super) fn health(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
+    let config = load(path)?;
     let probe = if arguments.ready { "/readyz" } else { "/livez" };
     let address = reachable(&config.admin.address);
     match ask(&address, probe) {

@@ -9,12 +9,13 @@ mod health;
 mod log;
 mod run;
 
+use std::error::Error;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use samekey::config::{self, Config, Environment};
+use samekey::config::{self, Config, Environment, Faults};
 
 /// A forward HTTP proxy that makes calls to outside APIs safe to retry.
 #[derive(Debug, Parser)]
@@ -55,6 +56,8 @@ enum Stop {
     Failed(String),
     /// It was asked for wrongly, or the config is wrong: exit 2.
     Usage(String),
+    /// A program could not be started: exit 127 where it is not there, else 126, as shells do.
+    NotStarted(String, io::ErrorKind),
 }
 
 /// Reads the arguments, does what they ask, and says how it went.
@@ -64,17 +67,19 @@ pub(crate) fn run() -> ExitCode {
     let done = match arguments.command.unwrap_or(Command::Run) {
         Command::Run => run::run(path),
         Command::Exec(arguments) => exec::exec(path, arguments),
-        Command::Check => check::check(path),
-        Command::Explain(arguments) => explain::explain(path, &arguments),
-        Command::Env(arguments) => env::env(path, &arguments),
-        Command::Ca(arguments) => ca::ca(path, &arguments),
-        Command::Health(arguments) => health::health(path, &arguments),
+        Command::Check => check::check(path.as_deref()),
+        Command::Explain(arguments) => explain::explain(path.as_deref(), &arguments),
+        Command::Env(arguments) => env::env(path.as_deref(), &arguments),
+        Command::Ca(arguments) => ca::ca(path.as_deref(), &arguments),
+        Command::Health(arguments) => health::health(path.as_deref(), &arguments),
         Command::Schema => print(&format!("{:#}\n", config::schema())).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|stop| {
         let (text, code) = match stop {
             Stop::Failed(text) => (text, 1),
             Stop::Usage(text) => (text, 2),
+            Stop::NotStarted(text, io::ErrorKind::NotFound) => (text, 127),
+            Stop::NotStarted(text, _) => (text, 126),
         };
         // Nobody is left to tell when this fails.
         drop(writeln!(io::stderr(), "{text}"));
@@ -82,11 +87,26 @@ pub(crate) fn run() -> ExitCode {
     })
 }
 
-/// The config and the environment that it was read with.
-fn load(path: Option<PathBuf>) -> Result<(Config, Environment), Stop> {
-    let environment = Environment::read();
-    let config = config::load(path.as_deref(), &environment);
-    Ok((config.map_err(|faults| Stop::Usage(faults.to_string()))?, environment))
+/// The config, by the arguments and the environment.
+fn load(path: Option<&Path>) -> Result<Config, Stop> {
+    config::load(path, &Environment::read()).map_err(Stop::from)
+}
+
+impl From<Faults> for Stop {
+    fn from(faults: Faults) -> Self {
+        Self::Usage(faults.to_string())
+    }
+}
+
+/// One line: the error, and what is behind it.
+fn failed(error: impl Error) -> Stop {
+    let mut text = format!("samekey: {error}");
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    Stop::Failed(text)
 }
 
 /// Writes to standard output.

@@ -2,23 +2,27 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use samekey::app::{App, Home, Reloader};
+use samekey::config::{self, Environment};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Stop, load, log, runtime};
+use crate::cli::{Stop, failed, log, runtime};
 
 pub(super) fn run(path: Option<PathBuf>) -> Result<ExitCode, Stop> {
-    let (config, environment) = load(path)?;
+    let environment = Environment::read();
+    let load = move || config::load(path.as_deref(), &environment);
+    let config = load()?;
     let set_level = log::start(&config);
     raise_file_limit();
     let home = Home::open(&config.state.dir).map_err(failed)?;
     let runtime = runtime()?;
     runtime.block_on(async {
-        let app = App::build(config, environment, home, set_level).await.map_err(failed)?;
+        let app = App::build(config, Arc::new(load), home, set_level).await.map_err(failed)?;
         let ended = watch_signals(app.reloader())?;
         app.run(ended).await;
-        Ok(())
+        Ok::<_, Stop>(())
     })?;
     // What is still under way after the grace is cut.
     runtime.shutdown_background();
@@ -66,8 +70,4 @@ pub(super) fn raise_file_limit() {
     if setrlimit(Resource::Nofile, limit).is_err() {
         tracing::debug!("the limit of open files stays as it is");
     }
-}
-
-pub(super) fn failed(error: impl std::fmt::Display) -> Stop {
-    Stop::Failed(format!("samekey: {error}"))
 }

@@ -108,6 +108,7 @@ impl File {
     pub(super) fn meant(
         mut self,
         source: Source,
+        digest: blake3::Hash,
         env: &Environment,
         mut reading: Reading<'_>,
     ) -> Result<Config, Faults> {
@@ -118,6 +119,7 @@ impl File {
         reading.end()?;
         Ok(Config {
             source,
+            digest,
             listeners,
             admin: self.admin.meant(),
             state: self.state.meant(),

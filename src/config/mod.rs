@@ -44,6 +44,8 @@ use crate::config::reading::{Reading, Written as _};
 pub struct Config {
     /// Which config is in force.
     pub source: Source,
+    /// Of the text that it was read from.
+    pub digest: blake3::Hash,
     /// Where requests get in; at least one.
     pub listeners: Vec<crate::listen::Spec>,
     /// The admin listener.
@@ -149,11 +151,12 @@ pub fn parse(text: &str, file: &Path, env: &Environment) -> Result<Config, Fault
 }
 
 fn read(text: &str, file: &Path, source: Source, env: &Environment) -> Result<Config, Faults> {
+    let digest = blake3::hash(text.as_bytes());
     let root = tree::read(text).map_err(|(line, wish)| Fault::in_file(file, line, "", wish))?;
     let mut reading = Reading::of(file, &root);
     let mut written = file::File::default();
     written.read(&root, "", &mut reading);
-    written.meant(source, env, reading)
+    written.meant(source, digest, env, reading)
 }
 
 /// The JSON Schema of the file (draft 2020-12).

@@ -71,8 +71,9 @@ block! {
         ratio: Ratio = Ratio(200),
         /// Retries earned by each second.
         min_per_second: Count<0, 100_000> = Count(1),
-        /// Retries saved up at most; a retry after an ambiguous outcome costs 2.
-        burst: Count<2, 1_000_000> = Count(100),
+        /// Retries saved up at most; a retry after an ambiguous outcome costs 2. With 0
+        /// nothing is saved, and only retries that cost nothing are made.
+        burst: Count<0, 1_000_000> = Count(100),
     }
 }
 
@@ -123,7 +124,7 @@ impl RetryBlock {
             attempt_timeout: self.attempt_timeout.map(Span::duration),
             deadline: Deadline { after: self.deadline.duration(), cuts_attempts: own_deadline },
             body_idle_timeout: self.body_idle_timeout.map(Span::duration),
-            budget: self.budget.meant(route, reading),
+            budget: self.budget.meant(),
             repeat_unsafe: self.r#unsafe,
         }
     }
@@ -190,14 +191,8 @@ impl BackoffBlock {
 }
 
 impl BudgetBlock {
-    fn meant(&self, route: &str, reading: &mut Reading<'_>) -> Terms {
-        if self.ratio.0 == 0 && self.min_per_second.0 == 0 {
-            let [ratio, trickle] = ["retry.budget.ratio", "retry.budget.min_per_second"]
-                .map(|key| reading.written_at(route, key));
-            let wish =
-                "must be above 0 where `min_per_second` is 0: what is spent would never come back";
-            reading.clash(&ratio, &trickle, wish);
-        }
+    /// As meant.
+    fn meant(&self) -> Terms {
         Terms { ratio_milli: self.ratio.0, per_second: self.min_per_second.0, burst: self.burst.0 }
     }
 }

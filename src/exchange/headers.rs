@@ -45,8 +45,13 @@ pub fn clean_response(headers: &mut HeaderMap) {
 }
 
 /// Whether the client asked for another protocol on this connection.
+///
+/// `h2c` does not count: some clients offer it with every request, an upstream may
+/// ignore it (RFC 9113 dropped it), and a request that keeps it could not be repeated.
 pub fn asks_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && tokens(headers, &CONNECTION).any(|name| name == "upgrade")
+    headers.contains_key(UPGRADE)
+        && tokens(headers, &CONNECTION).any(|name| name == "upgrade")
+        && tokens(headers, &UPGRADE).any(|protocol| protocol != "h2c")
 }
 
 /// How often this proxy's name stands in `Via`.

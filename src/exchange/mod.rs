@@ -139,3 +139,6 @@ impl Response {
         Self { status, headers: HeaderMap::new(), body, upgrade: None }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! Finds a request's key: the client's own, derived from an identity, or random.
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::exchange::body::{Filled, Held};
@@ -21,60 +22,76 @@ pub(super) struct Identified {
     pub(super) sent: bool,
 }
 
-/// The request, with its body as it was, and what is known of its key.
+/// The request, and what is known of its key.
 pub(super) struct Looked {
     pub(super) request: Request,
     pub(super) found: Option<Identified>,
+    /// What the key went into.
+    pub(super) bare: Bare,
+}
+
+/// What of a request a key is spliced into, as it came.
+pub(super) struct Bare {
+    path: PathAndQuery,
+    /// A JSON body, where the key travels in one, or its identity stands in one.
+    text: Option<Bytes>,
 }
 
 /// Finds the key of `request`, and puts it in where it is not there yet.
 ///
 /// # Errors
 ///
-/// [`Failure::KeyInvalid`] and [`Failure::KeyMissing`]; or the client left while
-/// its body was read.
+/// [`Failure::KeyInvalid`] and [`Failure::KeyMissing`], unless the route only
+/// observes; or the client left while its body was read.
 pub(super) async fn look(shared: &Shared, mut request: Request) -> Result<Looked, Failure> {
     let rules = &shared.terms.rules;
     let effect = shared.is_effect(&request.method);
-    let signed = signature::signature(&request.headers, request.query(), std::time::SystemTime::now());
     let text = if needs_body(rules, effect, &request) { read(shared, &mut request).await? } else { None };
-    let root = text.as_deref().and_then(|text| json::parse(text).ok());
-    let query = request.path.query();
-    let own = match client_key(&rules.carrier, &request.headers, query, root.as_ref()) {
-        Ok(own) => own,
-        Err(_fault) if rules.pass_malformed_keys => return Ok(Looked { request, found: None }),
-        Err(fault) => return Err(Failure::KeyInvalid(fault_text(fault))),
+    let bare = Bare { path: request.path.clone(), text };
+    let found = match find(shared, &mut request, &bare, effect) {
+        Ok(found) => found,
+        Err(_fault) if shared.terms.observes => None,
+        Err(fault) => return Err(fault),
     };
-    if let Some(key) = own {
-        let found = Some(Identified { key, source: Source::Client, sent: true });
-        return Ok(Looked { request, found });
-    }
-    let identity = identity(rules, &request, root.as_ref(), effect)?;
-    drop(root);
-    let Some((key, source)) = make(shared, &request, identity, effect) else {
-        return Ok(Looked { request, found: None });
-    };
-    let injects = rules.inject.unwrap_or(effect) && signed.is_none() && !shared.terms.observes;
-    let sent = injects && put(rules, &mut request, text, &key);
-    if !sent && source == Source::Random {
-        // A key that nobody sees and nobody can ask for is no key.
-        return Ok(Looked { request, found: None });
-    }
-    Ok(Looked { request, found: Some(Identified { key, source, sent }) })
+    Ok(Looked { request, found, bare })
 }
 
 /// Puts the key of an orphan in the place of the one that was made for its twin.
-pub(super) fn replace(rules: &Rules, request: &mut Request, found: Identified, key: Key) -> Identified {
-    let sent = match &rules.carrier {
-        Carrier::Header(name) => {
-            request.headers.insert(name.clone(), key.header_value());
-            found.sent
-        }
-        // The twin's key is in its body or query already. What is sent under the
-        // orphan's key has to be byte for byte what went before, so nothing is.
-        Carrier::Json(_) | Carrier::Query(_) => false,
-    };
+pub(super) fn replace(
+    rules: &Rules,
+    request: &mut Request,
+    bare: &Bare,
+    found: &Identified,
+    key: Key,
+) -> Identified {
+    let sent = found.sent && put(rules, request, bare, &key);
     Identified { key, source: found.source, sent }
+}
+
+fn find(
+    shared: &Shared,
+    request: &mut Request,
+    bare: &Bare,
+    effect: bool,
+) -> Result<Option<Identified>, Failure> {
+    let rules = &shared.terms.rules;
+    let root = bare.text.as_deref().and_then(|text| json::parse(text).ok());
+    let own = match client_key(&rules.carrier, &request.headers, bare.path.query(), root.as_ref()) {
+        Ok(own) => own,
+        Err(_fault) if rules.pass_malformed_keys => return Ok(None),
+        Err(fault) => return Err(Failure::KeyInvalid(fault_text(fault))),
+    };
+    if let Some(key) = own {
+        return Ok(Some(Identified { key, source: Source::Client, sent: true }));
+    }
+    let identity = identity(rules, request, root.as_ref(), effect)?;
+    let Some((key, source)) = make(shared, request, identity, effect) else { return Ok(None) };
+    let signed = signature::signature(&request.headers, request.query(), std::time::SystemTime::now());
+    let injects = rules.inject.unwrap_or(effect) && signed.is_none();
+    let sent = injects && !shared.terms.observes && put(rules, request, bare, &key);
+    // A key that nobody sees and nobody can ask for is no key.
+    let counts = sent || source != Source::Random || injects && shared.terms.observes;
+    Ok(counts.then_some(Identified { key, source, sent }))
 }
 
 /// The identity of the business event, where the request has one.
@@ -160,15 +177,16 @@ fn plain(headers: &HeaderMap, bytes: Bytes) -> Option<Bytes> {
     })
 }
 
-/// Puts the key where the upstream wants it; false where it has no place there.
-fn put(rules: &Rules, request: &mut Request, text: Option<Bytes>, key: &Key) -> bool {
+/// Puts the key where the upstream wants it, in the place of any that was put
+/// there before; false where it has no place there.
+fn put(rules: &Rules, request: &mut Request, bare: &Bare, key: &Key) -> bool {
     match &rules.carrier {
         Carrier::Header(name) => {
             request.headers.insert(name.clone(), key.header_value());
             true
         }
         Carrier::Query(name) => {
-            let spliced = splice_query(request.path.as_str(), name, key);
+            let spliced = splice_query(bare.path.as_str(), name, key);
             let Ok(path) = spliced.parse() else { return false };
             request.path = path;
             true
@@ -176,9 +194,11 @@ fn put(rules: &Rules, request: &mut Request, text: Option<Bytes>, key: &Key) -> 
         Carrier::Json(pointer) => {
             let coded = request.headers.contains_key(http::header::CONTENT_ENCODING);
             let guarded = signature::body_is_bound(&request.headers);
-            let spliced = text
+            let spliced = bare
+                .text
+                .as_deref()
                 .filter(|_| !coded && !guarded)
-                .and_then(|text| splice_json(&text, pointer, key));
+                .and_then(|text| splice_json(text, pointer, key));
             let Some(spliced) = spliced else { return false };
             let length = HeaderValue::from(spliced.len());
             if request.headers.contains_key(http::header::CONTENT_LENGTH) {

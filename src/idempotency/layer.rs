@@ -201,7 +201,7 @@ where
     S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
     S::Future: Send,
 {
-    let Looked { mut request, found } = identify::look(&shared, request).await?;
+    let Looked { mut request, found, bare } = identify::look(&shared, request).await?;
     let Some(mut found) = found else { return inner.call(request).await };
     shared.count_source(found.source);
     if shared.terms.observes {
@@ -215,14 +215,15 @@ where
         let window = shared.terms.rules.adopt_orphans;
         let Some(alike) = &likeness else {
             note(&shared, &request, &found);
-            return lead::without_claim(&shared, inner, request, found.sent).await;
+            return lead::without_claim(&shared, inner, request, &found).await;
         };
         if let Some(key) = shared.orphans.adopt(alike, window).await {
             adopted = true;
-            found = identify::replace(&shared.terms.rules, &mut request, found, key);
+            found = identify::replace(&shared.terms.rules, &mut request, &bare, &found, key);
             shared.terms.metrics.key(KeyEvent::Adopted);
         }
     }
+    drop(bare);
     note(&shared, &request, &found);
     let ask = Ask { id: record_id(&room, &found.key), found, adopted, likeness };
     claimed(shared, inner, request, ask).await
@@ -263,27 +264,33 @@ where
         shared.orphans.begin(likeness, ask.found.key.clone(), client, Instant::now())
     });
     let known = ask.likeness.map(|(_, fingerprint)| fingerprint);
-    let mut repeat = repeat::Repeat::new(&shared, &ask, known);
-    loop {
-        match repeat.next(&mut request).await? {
-            Next::Lead(claim) => {
-                let lead = Lead::new(shared.clone(), &request, &ask, (claim, orphan));
-                return lead.run(inner, request).await;
-            }
-            Next::Replay(response) => {
-                let replay = if ask.adopted { Replay::Adopted } else { response.how };
-                request.trail.with(|notes| notes.replay = Some(replay));
-                return Ok(response.response);
-            }
-            Next::Told(failure) => {
-                let replay = if ask.adopted { Replay::Adopted } else { Replay::Joined };
-                request.trail.with(|notes| notes.replay = Some(replay));
-                return Err(failure);
-            }
-            Next::Forward => return inner.call(request).await,
-            Next::Again => {}
+    let (trail, adopted) = (request.trail.clone(), ask.adopted);
+    let replays = |how| {
+        let how = if adopted { Replay::Adopted } else { how };
+        trail.with(|notes| notes.replay = Some(how));
+    };
+    let failure = match repeat::Repeat::new(&shared, &ask, known).next(&mut request).await {
+        Ok(Next::Lead(claim)) => {
+            let lead = Lead::new(shared.clone(), &request, &ask, (claim, orphan));
+            return lead.run(inner, request).await;
         }
+        Ok(Next::Replay(replayed)) => {
+            replays(replayed.how);
+            return Ok(replayed.response);
+        }
+        Ok(Next::Forward) => return inner.call(request).await,
+        Ok(Next::Told(failure)) => {
+            replays(Replay::Joined);
+            failure
+        }
+        Err(failure) => failure,
+    };
+    // Whoever took an orphan over and has no answer either leaves it to the next:
+    // a third try would be a second order otherwise.
+    if let Some(orphan) = orphan {
+        orphan.leave_open();
     }
+    Err(failure)
 }
 
 /// What an equal request would be found by; `None` where adoption is off, or the

@@ -10,7 +10,8 @@ use tower::Service;
 
 use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept};
 use crate::exchange::trail::{End, Presence, Trail};
-use crate::exchange::{Failure, Request, Response, coding, json};
+use crate::exchange::{Failure, Request, Response, Standing, coding, json};
+use crate::idempotency::identify::Identified;
 use crate::idempotency::layer::{Ask, Shared};
 use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
@@ -24,7 +25,7 @@ use crate::metrics::KeyEvent;
 pub(super) struct Lead {
     claim: Claim,
     seen: Seen,
-    sent: bool,
+    standing: Standing,
     fingerprint_known: bool,
 }
 
@@ -55,7 +56,9 @@ impl Lead {
             ambiguous_before: claim.ambiguous_before(),
             orphan,
         };
-        Self { claim, seen, sent: ask.found.sent, fingerprint_known: ask.likeness.is_some() }
+        let mut standing = standing(&seen.shared, &ask.found, claim.first_sent());
+        standing.ambiguous_before = claim.ambiguous_before();
+        Self { claim, seen, standing, fingerprint_known: ask.likeness.is_some() }
     }
 
     /// Sends the request; the exchange goes on when its client hangs up.
@@ -69,8 +72,7 @@ impl Lead {
         S::Future: Send,
     {
         let shared = self.seen.shared.clone();
-        stand(&shared, &mut request, self.seen.asked_by, (self.sent, self.claim.first_sent()));
-        request.standing.ambiguous_before = self.seen.ambiguous_before;
+        request.standing = self.standing;
         if !self.fingerprint_known {
             let fingerprinter = shared.fingerprinter(&request);
             let body = std::mem::take(&mut request.body);
@@ -161,9 +163,12 @@ impl Seen {
         if let Some(orphan) = self.orphan.as_ref().filter(|_| ending.adoptable) {
             orphan.leave_open();
         }
-        // A client's own key outlives its answer only where the upstream would
-        // take it for a new order.
-        let outlives = self.asked_by != AskedBy::Vouching || rules.upstream_dedupes == Some(false);
+        let outlives = match self.asked_by {
+            AskedBy::Identity => true,
+            // Only where the upstream would take it for a new order.
+            AskedBy::Vouching => rules.upstream_dedupes == Some(false),
+            AskedBy::Orphan | AskedBy::Nobody => false,
+        };
         let started = Instant::now();
         claim.settle(Settlement {
             end: ending.end,
@@ -229,13 +234,13 @@ pub(super) async fn without_claim<S>(
     shared: &Arc<Shared>,
     mut inner: S,
     mut request: Request,
-    sent: bool,
+    found: &Identified,
 ) -> Result<Response, Failure>
 where
     S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
     S::Future: Send,
 {
-    stand(shared, &mut request, AskedBy::Nobody, (sent, Instant::now()));
+    request.standing = standing(shared, found, Instant::now());
     let client = request.client.presence.clone();
     let tasks = shared.tasks.clone();
     let (trail, shared) = (request.trail.clone(), shared.clone());
@@ -266,19 +271,16 @@ where
     Outlive::new(Box::pin(exchange), client, tasks).await
 }
 
-/// Tells the stages below what the key allows.
-fn stand(
-    shared: &Shared,
-    request: &mut Request,
-    asked_by: AskedBy,
-    (sent, first_sent): (bool, Instant),
-) {
+/// What the key tells the stages below.
+fn standing(shared: &Shared, found: &Identified, first_sent: Instant) -> Standing {
     let rules = &shared.terms.rules;
-    let promised = sent && rules.upstream_dedupes == Some(true);
-    let standing = &mut request.standing;
-    standing.dedupes_until = promised.then(|| first_sent + rules.upstream_ttl);
-    standing.client_knows_identity = matches!(asked_by, AskedBy::Vouching | AskedBy::Identity);
-    standing.outlives_client = true;
+    let promised = found.sent && rules.upstream_dedupes == Some(true);
+    Standing {
+        dedupes_until: promised.then(|| first_sent + rules.upstream_ttl),
+        client_knows_identity: found.source.is_known_to_client(),
+        outlives_client: true,
+        ..Standing::default()
+    }
 }
 
 /// `design.md`, section 7: a larger answer is passed on and not kept.

@@ -141,3 +141,125 @@ impl Drop for Recorder {
 
 /// An answer that nobody waits for any more is given up when it stands still for so long.
 const STILL_FOR: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::exchange::tests::{data, fed, full, measured, next, rest, streamed, trailers};
+
+    /// What the claim was told, and the tasks in which it may be told later.
+    #[derive(Clone, Default)]
+    struct Claim {
+        told: Arc<Mutex<Vec<Came>>>,
+        tasks: TaskTracker,
+    }
+
+    impl Claim {
+        fn record(&self, body: Body, limit: usize) -> Body {
+            let told = self.told.clone();
+            let settle = move |came| told.lock().expect("no test panics here").push(came);
+            Recorder::record(body, limit, self.tasks.clone(), Box::new(settle))
+        }
+
+        fn told(&self) -> Vec<Came> {
+            std::mem::take(&mut self.told.lock().expect("no test panics here"))
+        }
+
+        async fn told_later(&self) -> Vec<Came> {
+            self.tasks.close();
+            self.tasks.wait().await;
+            self.told()
+        }
+    }
+
+    fn whole(text: &'static str) -> Came {
+        Came::Whole(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_claim_is_settled_before_the_last_piece_is_passed_on() {
+        let pieces = || streamed([data("ab"), data("cd")]);
+        let with_trailers = || streamed([data("ab"), data("cd"), trailers("x-sum")]);
+        // After so many frames the body is over, as far as can be known.
+        for (body, frames) in [(measured(&["ab", "cd"]), 2), (with_trailers(), 3), (pieces(), 3)] {
+            let claim = Claim::default();
+            let mut body = claim.record(body, 100);
+            for nth in 1..=frames {
+                assert_eq!(claim.told(), [], "before frame {nth} of {frames}");
+                drop(next(&mut body).await);
+            }
+            assert_eq!(claim.told(), [whole("abcd")], "{frames}");
+            assert_eq!(next(&mut body).await, None);
+            drop(body);
+            assert_eq!(claim.told_later().await, [], "once");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_kept_up_to_the_limit_and_passed_on_past_it() {
+        let broke = || Err(BodyError::UpstreamBroke);
+        for (body, told, text) in [
+            (Body::empty(), whole(""), ""),
+            (full("abc"), whole("abc"), "abc"),
+            (full("abcd"), whole("abcd"), "abcd"),
+            (full("abcde"), Came::TooLarge, "abcde"),
+            (streamed([data("ab"), data("cd")]), whole("abcd"), "abcd"),
+            (streamed([data("ab"), data("cde"), data("f")]), Came::TooLarge, "abcdef"),
+            (measured(&["abc", "de"]), Came::TooLarge, "abcde"),
+            (streamed([data("ab"), broke()]), Came::Broken, "ab!"),
+            (streamed([data("abcdef"), broke()]), Came::Broken, "abcdef!"),
+            (streamed([]), whole(""), ""),
+        ] {
+            let claim = Claim::default();
+            let length = body.length();
+            let mut body = claim.record(body, 4);
+            assert_eq!(body.length(), length);
+            assert_eq!(rest(&mut body).await, text);
+            assert_eq!(claim.told(), [told], "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_its_client_leaves_is_read_to_its_end() {
+        let broke = || Err(BodyError::UpstreamBroke);
+        for (last, wanted) in [(data("cd"), whole("abcd")), (broke(), Came::Broken)] {
+            let claim = Claim::default();
+            let (upstream, body) = fed();
+            let send = |piece| upstream.send(piece).expect("it is being read");
+            let mut body = claim.record(body, 100);
+            send(data("ab"));
+            assert_eq!(next(&mut body).await.as_deref(), Some("ab"));
+            drop(body);
+            send(last);
+            drop(upstream);
+            assert_eq!(claim.told_later().await, [wanted]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_waits_for_is_given_up_when_it_stands_still() {
+        let claim = Claim::default();
+        let (_upstream, body) = fed();
+        let started = Instant::now();
+        drop(claim.record(body, 100));
+        assert_eq!(claim.told_later().await, [Came::Broken]);
+        assert!(started.elapsed() >= STILL_FOR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_is_held_for_as_long_as_the_answer_is_read() {
+        let claim = Claim::default();
+        let (upstream, body) = fed();
+        let slot = Arc::new(());
+        drop(claim.record(body.holding(slot.clone()), 100));
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&slot), 2);
+        drop(upstream);
+        assert_eq!(claim.told_later().await, [whole("")]);
+        assert_eq!(Arc::strong_count(&slot), 1);
+    }
+}

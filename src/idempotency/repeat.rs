@@ -22,6 +22,8 @@ pub(super) struct Repeat<'a> {
     exchange: ExchangeId,
     /// What it asks, once its body has been read.
     fingerprint: Option<Fingerprint>,
+    /// Until when it waits for those who hold the claim, once it waits.
+    patience: Option<Instant>,
 }
 
 /// What a request is to do.
@@ -34,8 +36,6 @@ pub(super) enum Next {
     Told(Failure),
     /// The upstream is to decide.
     Forward,
-    /// The key changed hands meanwhile: ask again.
-    Again,
 }
 
 /// A stored answer, and how it came here.
@@ -46,18 +46,28 @@ pub(super) struct Replayed {
 
 impl<'a> Repeat<'a> {
     pub(super) fn new(shared: &'a Shared, ask: &'a Ask, known: Option<Fingerprint>) -> Self {
-        Self { shared, ask, exchange: shared.names.next(), fingerprint: known }
+        Self { shared, ask, exchange: shared.names.next(), fingerprint: known, patience: None }
     }
 
-    /// Asks the store, and works out what its answer means.
+    /// Asks the store until its answer says what to do.
     pub(super) async fn next(&mut self, request: &mut Request) -> Result<Next, Failure> {
+        loop {
+            if let Some(next) = self.ask(request).await? {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// Asks the store, and works out what its answer means; `None` where the key
+    /// changed hands meanwhile.
+    async fn ask(&mut self, request: &mut Request) -> Result<Option<Next>, Failure> {
         let now = Instant::now();
         let reserved =
             self.shared.store.reserve(self.ask.id, self.fingerprint, self.exchange, now);
         let full = |_: &Failure| self.shared.commons.metrics.store_error("reserve");
         match reserved.inspect_err(full)? {
-            Reserved::Claimed(claim) => Ok(Next::Lead(claim)),
-            Reserved::Completed(done) => self.completed(request, done).await,
+            Reserved::Claimed(claim) => Ok(Some(Next::Lead(claim))),
+            Reserved::Completed(done) => self.completed(request, done).await.map(Some),
             Reserved::Unknown(open) => self.unknown(request, open).await,
             Reserved::InFlight(waiter) => self.in_flight(request, waiter).await,
         }
@@ -79,45 +89,54 @@ impl<'a> Repeat<'a> {
         Ok(Next::Replay(Replayed { response, how: Replay::Stored }))
     }
 
-    async fn unknown(&mut self, request: &mut Request, open: Open) -> Result<Next, Failure> {
+    async fn unknown(&mut self, request: &mut Request, open: Open) -> Result<Option<Next>, Failure> {
         if let Some(next) = self.mismatch(request, open.fingerprint).await? {
-            return Ok(next);
+            return Ok(Some(next));
         }
         if !self.may_resend(request, &open) {
             return Err(Failure::OutcomeUnknown(open.exchange));
         }
-        let resumed = self.shared.store.resume(self.ask.id, &open);
-        Ok(resumed.map_or(Next::Again, Next::Lead))
+        Ok(self.shared.store.resume(self.ask.id, &open).map(Next::Lead))
     }
 
-    async fn in_flight(&mut self, request: &mut Request, mut waiter: Waiter) -> Result<Next, Failure> {
+    async fn in_flight(
+        &mut self,
+        request: &mut Request,
+        mut waiter: Waiter,
+    ) -> Result<Option<Next>, Failure> {
         let rules = &self.shared.terms.rules;
-        let until = Instant::now() + rules.join_wait;
         let own = self.own(request).await?;
-        // The one in flight may still be uploading what it asks.
-        let theirs = waiter.fingerprint(left(until)).await;
+        let until = *self.patience.get_or_insert_with(|| Instant::now() + rules.join_wait);
+        // The one in flight may still be uploading what it asks; who is rejected
+        // in any case need not wait for that.
+        let joins = rules.in_progress == InProgress::Join;
+        let theirs = waiter.fingerprint(if joins { left(until) } else { Duration::ZERO }).await;
         if theirs.is_some_and(|theirs| theirs != own) {
-            return self.differs(request);
-        }
-        if rules.in_progress == InProgress::Reject {
-            self.shared.terms.metrics.key(KeyEvent::InProgress);
-            return Err(Failure::InProgress { retry_after: SOON });
+            return self.differs(request).map(Some);
         }
         let exchange = waiter.exchange;
-        let Some(told) = waiter.told(left(until)).await else {
-            self.shared.terms.metrics.key(KeyEvent::InProgress);
-            return Err(Failure::InProgress { retry_after: SOON });
-        };
+        let told = if joins { waiter.told(left(until)).await } else { None };
+        let Some(told) = told else { return Err(self.in_progress()) };
+        if let Told::Failure(Failure::ClientGone | Failure::BadRequest(_)) = &told {
+            // Its request never went out whole, by its own client's doing: that is
+            // no answer to ours. The store says whether ours may go.
+            return if request.replayable { Ok(None) } else { Err(self.in_progress()) };
+        }
         self.shared.terms.metrics.key(KeyEvent::Joined);
         match told {
             Told::Answer(record) => {
                 let response = record.replay(&request.headers);
-                Ok(Next::Replay(Replayed { response, how: Replay::Joined }))
+                Ok(Some(Next::Replay(Replayed { response, how: Replay::Joined })))
             }
-            Told::Failure(failure) => Ok(Next::Told(failure)),
+            Told::Failure(failure) => Ok(Some(Next::Told(failure))),
             Told::TooLarge => Err(Failure::NotRetained { exchange, captured: Vec::new() }),
             Told::Unknown => Err(Failure::OutcomeUnknown(exchange)),
         }
+    }
+
+    fn in_progress(&self) -> Failure {
+        self.shared.terms.metrics.key(KeyEvent::InProgress);
+        Failure::InProgress { retry_after: SOON }
     }
 
     /// What to do where the key came before with another request; a key whose
@@ -161,7 +180,8 @@ impl<'a> Repeat<'a> {
         if !body_there {
             return false;
         }
-        let dedupes = terms.rules.upstream_dedupes;
+        // Nobody can de-duplicate by a key that is not sent.
+        let dedupes = terms.rules.upstream_dedupes.filter(|promised| !promised || self.ask.found.sent);
         let asked_by = self.ask.asked_by();
         let resend =
             (terms.decide.resend)(&request.method, dedupes, terms.repeat_unsafe, asked_by);

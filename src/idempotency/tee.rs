@@ -70,3 +70,72 @@ impl<F: FnOnce(Fingerprint) + Send + Unpin + 'static> http_body::Body for Tee<F>
         self.body.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::{HeaderMap, HeaderName};
+
+    use super::*;
+    use crate::exchange::tests::{data, full, measured, next, rest, streamed};
+    use crate::idempotency::Carrier;
+
+    fn fingerprinter() -> Fingerprinter {
+        let carrier = Carrier::Header(HeaderName::from_static("idempotency-key"));
+        Fingerprinter::new(None, &HeaderMap::new(), &carrier, &[], 1024)
+    }
+
+    fn print(text: &str) -> Fingerprint {
+        let mut fingerprinter = fingerprinter();
+        fingerprinter.feed(text.as_bytes());
+        fingerprinter.finish()
+    }
+
+    /// The body with its tee, and what that told.
+    fn tee(body: Body) -> (Body, impl Fn() -> Vec<Fingerprint>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = {
+            let told = told.clone();
+            move |print| told.lock().expect("no test panics here").push(print)
+        };
+        let body = Tee::body(body, fingerprinter(), tell);
+        (body, move || told.lock().expect("no test panics here").clone())
+    }
+
+    #[tokio::test]
+    async fn a_fingerprint_is_told_with_the_last_byte_however_the_body_is_cut() {
+        // After so many frames the last byte has come, as far as can be known.
+        for (body, frames) in [
+            (Body::empty(), 0),
+            (full("abcd"), 0),
+            (measured(&["ab", "cd"]), 2),
+            (measured(&["abcd"]), 1),
+            (streamed([data("ab"), data("cd")]), 3),
+        ] {
+            let text = if body.is_empty() { "" } else { "abcd" };
+            let (mut body, told) = tee(body);
+            let mut read = String::new();
+            for _frame in 0..frames {
+                assert_eq!(told(), []);
+                read += &next(&mut body).await.unwrap_or_default();
+            }
+            assert_eq!(told(), [print(text)]);
+            read += &rest(&mut body).await;
+            assert_eq!(read, text);
+            assert_eq!(told(), [print(text)], "once");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_never_complete_has_no_fingerprint() {
+        let (mut body, told) = tee(streamed([data("ab"), Err(BodyError::ClientLeft), data("c")]));
+        assert_eq!(rest(&mut body).await, "ab!");
+        assert_eq!(rest(&mut body).await, "c");
+        assert_eq!(told(), []);
+        let (mut body, told) = tee(measured(&["ab", "cd"]));
+        drop(next(&mut body).await);
+        drop(body);
+        assert_eq!(told(), []);
+    }
+}

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tower::{Layer, Service};
 
 use crate::exchange::hint::{self, Hint};
+use crate::exchange::trail::Presence;
 use crate::exchange::{BoxFuture, Failure, Origin, Request, Response};
 use crate::limit::pause::{Pass, Pause};
 use crate::limit::turn::{Slot, Taken};
@@ -84,11 +85,11 @@ where
 {
     let (origin, caller) = (request.origin.clone(), request.caller);
     let limited = shared.limits.concurrency.is_some() || shared.limits.rate.is_some();
-    let mut turn = None;
-    if limited || shared.gate.has_pauses() {
-        turn = Some(shared.turn(caller, &origin, request.wait_until).await?);
-    }
-    let turn = turn.unwrap_or_default();
+    let turn = if limited || shared.gate.has_pauses() {
+        shared.turn(shared.asker(&request)).await?
+    } else {
+        Turn::default()
+    };
     let response = inner.call(request).await?; // failed, it drops `first`: the next one tries
     shared.see(&response, caller, &origin, turn.first);
     Ok(match turn.slot {
@@ -97,6 +98,16 @@ where
         Some(slot) => Response { body: response.body.holding(slot), ..response },
         None => response,
     })
+}
+
+/// An attempt that wants to pass.
+struct Asker {
+    caller: Caller,
+    origin: Origin,
+    /// How long it waits for that.
+    until: Instant,
+    /// The client without which nobody wants it.
+    client: Option<Presence>,
 }
 
 /// What an attempt holds while it is under way.
@@ -118,15 +129,33 @@ impl Drop for First {
 }
 
 impl Shared {
+    /// A first attempt waits as long as the route says, a retry until the deadline
+    /// of its exchange.
+    fn asker(&self, request: &Request) -> Asker {
+        let limit = Instant::now() + self.limits.max_wait;
+        let deadline = request.wait_until.unwrap_or(limit);
+        Asker {
+            caller: request.caller,
+            origin: request.origin.clone(),
+            until: if request.trail.attempts() == 0 { limit.min(deadline) } else { deadline },
+            client: (!request.standing.outlives_client).then(|| request.client.presence.clone()),
+        }
+    }
+
     /// Waits for the turn.
-    async fn turn(
-        &self,
-        caller: Caller,
-        origin: &Origin,
-        until: Option<Instant>,
-    ) -> Result<Turn, Failure> {
+    async fn turn(&self, asker: Asker) -> Result<Turn, Failure> {
+        let Some(client) = &asker.client else { return self.await_turn(&asker).await };
+        tokio::select! {
+            biased;
+            turn = self.await_turn(&asker) => turn,
+            () = client.gone() => Err(Failure::LimitWait { retry_after: SOON }),
+        }
+    }
+
+    async fn await_turn(&self, asker: &Asker) -> Result<Turn, Failure> {
         let started = Instant::now();
-        let until = until.unwrap_or(started + self.limits.max_wait);
+        let Asker { caller, origin, until, .. } = asker;
+        let (caller, until) = (*caller, *until);
         let waits = self.gate.inner.waiting.fetch_add(1, Ordering::AcqRel);
         let _leave = Leaving(&self.gate);
         let origin = self.pause_origin(origin);

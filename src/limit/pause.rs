@@ -2,8 +2,11 @@
 //!
 //! When it is over one attempt goes first. Once that is answered without being
 //! throttled the pause is lifted and the rest follow; if not, the next one tries.
+//! A pause that ended with nobody there to go first is over by itself: there is no
+//! crowd to hold back, and the first to come may be slow.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -51,6 +54,9 @@ impl Pause {
         if now < state.until {
             return Pass::Wait(state.until);
         }
+        if !state.probing && now >= state.until + FORGOTTEN_AFTER {
+            return Pass::Go;
+        }
         if state.probing {
             return Pass::WaitForFirst;
         }
@@ -60,7 +66,10 @@ impl Pause {
 
     /// The one that went first was throttled again, failed, or went away: the next one tries.
     pub(super) fn first_failed(&self) {
-        self.lock().probing = false;
+        let mut state = self.lock();
+        state.probing = false;
+        state.until = state.until.max(Instant::now());
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -94,10 +103,11 @@ impl Pause {
     }
 }
 
+/// Whoever waited for the end went first long before.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -108,10 +118,20 @@ mod tests {
         assert_eq!(pause.ask(now), Pass::Wait(until));
         assert_eq!(pause.ask(until), Pass::GoFirst);
         assert_eq!(pause.ask(until), Pass::WaitForFirst);
+        tokio::time::advance(Duration::from_secs(60)).await;
         pause.first_failed();
-        assert_eq!(pause.ask(until), Pass::GoFirst, "the next one tries");
+        let later = Instant::now();
+        assert_eq!(pause.ask(later), Pass::GoFirst, "the next one tries");
         pause.lift();
         assert_eq!(pause.ask(until), Pass::Go);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_nobody_waited_for_is_over_by_itself() {
+        let until = Instant::now() + Duration::from_secs(2);
+        let pause = Pause::new(until);
+        assert_eq!(pause.ask(until + FORGOTTEN_AFTER), Pass::Go);
+        assert_eq!(pause.ask(until + FORGOTTEN_AFTER), Pass::Go, "nor does anyone go first");
     }
 
     #[tokio::test(start_paused = true)]

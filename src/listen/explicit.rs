@@ -6,16 +6,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::uri::Authority as UriAuthority;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::exchange::{Body, Failure, Origin, Scheme};
 use crate::intercept::{self, Asked as Named, Authority, Decision, Protocol};
+use crate::listen::seat::Seated;
 use crate::listen::serve::{self, Asked};
 use crate::listen::sniff::{Guess, Prefixed};
 use crate::listen::wire::Wire;
@@ -24,7 +24,7 @@ use crate::metrics::Handshake;
 use crate::proxy::Arrival;
 
 /// Serves one connection of a client that knows it talks to a proxy.
-pub(super) async fn serve(stream: TcpStream, spec: Arc<Spec>, house: House) {
+pub(super) async fn serve(stream: Seated, spec: Arc<Spec>, house: House) {
     let respond = |asked: Asked| respond(asked, spec.clone(), house.clone());
     if let Err(error) = serve::http1(stream, &spec.caps, &house, respond).await {
         tracing::debug!(%error, "a connection broke off");
@@ -97,7 +97,7 @@ async fn connect(
     spec: Arc<Spec>,
     house: &House,
 ) -> Result<(), Failure> {
-    let origin = target(request.uri().authority(), request.headers())?;
+    let origin = target(request.uri(), request.headers())?;
     let routed = house.proxy.names(&origin.host, origin.port);
     let asked = Named { host: &origin.host, routed };
     let rules = house.rules.load();
@@ -127,9 +127,10 @@ async fn connect(
 }
 
 /// The authority of a CONNECT: with a port, and agreeing with `Host` where that names one.
-fn target(authority: Option<&UriAuthority>, headers: &HeaderMap) -> Result<Origin, Failure> {
+fn target(uri: &Uri, headers: &HeaderMap) -> Result<Origin, Failure> {
     let wanted = "CONNECT wants host:port";
-    let authority = authority.filter(|authority| authority.port().is_some());
+    let authority = uri.authority().filter(|authority| authority.port().is_some());
+    let authority = authority.filter(|_| uri.scheme().is_none());
     let authority = authority.ok_or(Failure::BadRequest(wanted))?;
     let origin = Origin::of(Scheme::Https, authority).ok_or(Failure::BadRequest(wanted))?;
     if !agrees(&origin, headers) {
@@ -157,16 +158,16 @@ struct Inside {
     house: House,
 }
 
-async fn upgraded(upgrade: OnUpgrade) -> Option<Wire<TcpStream>> {
+async fn upgraded(upgrade: OnUpgrade) -> Option<Wire<Seated>> {
     let upgraded = upgrade.await.ok()?;
     // The stream itself, without the box: nothing of it was read ahead, since the
     // wire holds back what follows a CONNECT.
-    let parts = upgraded.downcast::<TokioIo<Wire<TcpStream>>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Wire<Seated>>>().ok()?;
     parts.read_buf.is_empty().then(|| parts.io.into_inner())
 }
 
 /// Looks at the first bytes, and reads what can be read.
-async fn open(io: Wire<TcpStream>, authority: Authority, inside: Inside) {
+async fn open(io: Wire<Seated>, authority: Authority, inside: Inside) {
     let mut io = Prefixed::new(io);
     let guess = timeout(inside.spec.caps.header_timeout.min(FIRST_WORD), io.guess()).await;
     let plain = Origin { scheme: Scheme::Http, ..inside.origin.clone() };
@@ -185,7 +186,7 @@ async fn open(io: Wire<TcpStream>, authority: Authority, inside: Inside) {
     }
 }
 
-async fn tls(io: Prefixed<Wire<TcpStream>>, authority: &Authority, inside: Inside) {
+async fn tls(io: Prefixed<Wire<Seated>>, authority: &Authority, inside: Inside) {
     let (house, host) = (&inside.house, inside.origin.host.clone());
     let limit = inside.spec.caps.header_timeout;
     let opened = intercept::handshake(io, authority, &host, limit).await;

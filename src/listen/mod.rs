@@ -6,6 +6,7 @@
 
 mod explicit;
 mod reverse;
+mod seat;
 mod serve;
 pub mod sniff;
 mod tunnel;
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::exchange::Origin;
 use crate::intercept::{self, Authority, Distrust};
+use crate::listen::seat::Seated;
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::upstream::Dialer;
@@ -130,7 +132,7 @@ impl Listener {
         let places = Arc::new(Semaphore::new(self.spec.caps.connections as usize));
         loop {
             let accepted = async {
-                let place = places.clone().acquire_owned().await;
+                let place = places.clone().acquire_owned().await.expect("it is never closed");
                 (place, self.socket.accept().await)
             };
             let (place, accepted) = tokio::select! {
@@ -146,19 +148,15 @@ impl Listener {
                     continue;
                 }
             };
-            let open = house.metrics.connection(&name);
-            let (spec, guest) = (self.spec.clone(), house.clone());
-            house.tasks.spawn(async move {
-                connection(spec, stream, guest).await;
-                drop((open, place));
-            });
+            let stream = Seated::new(stream, (house.metrics.connection(&name), place));
+            house.tasks.spawn(connection(self.spec.clone(), stream, house.clone()));
         }
     }
 }
 
-async fn connection(spec: Arc<Spec>, stream: TcpStream, house: House) {
+async fn connection(spec: Arc<Spec>, stream: Seated, house: House) {
     // Nagle's algorithm against delayed ACK costs 40 ms a connection.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = stream.tcp().set_nodelay(true) {
         tracing::debug!(%error, "a connection ended before it began");
         return;
     }

@@ -219,6 +219,16 @@ impl Metrics {
         for result in ["ok", "failed"] {
             families.reloads.with_label_values(&[result]);
         }
+        for direction in ["up", "down"] {
+            families.tunnel_bytes.with_label_values(&[direction]);
+        }
+        for (side, result) in SIDES.iter().flat_map(|side| HANDSHAKES.map(|result| (side, result))) {
+            families.handshakes.with_label_values(&[*side, result]);
+        }
+        for operation in OPERATIONS {
+            families.store_seconds.with_label_values(&[operation]);
+            families.store_errors.with_label_values(&[operation]);
+        }
         Self { inner: Arc::new(families) }
     }
 
@@ -328,8 +338,15 @@ impl Drop for Raised {
     }
 }
 
+const SIDES: [&str; 2] = ["client", "upstream"];
+const HANDSHAKES: [&str; 4] = ["ok", "distrusted", "reset", "other"];
+/// What the store is asked for on the way of an exchange.
+const OPERATIONS: [&str; 2] = ["reserve", "settle"];
+
 #[cfg(test)]
 mod tests {
+    use http::{Method, StatusCode};
+
     use super::*;
 
     #[test]

@@ -14,7 +14,9 @@ use tower::Service as _;
 
 use crate::exchange::body::Body;
 use crate::exchange::trail::Presence;
-use crate::exchange::{Client, Failure, Origin, Request, Response, Standing, Trail, answer, headers};
+use crate::exchange::{
+    Client, Failure, Origin, Request, Response, Standing, Trail, answer, headers,
+};
 use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::{Carrier, Commons};
 use crate::metrics::{Metrics, RouteMetrics};
@@ -139,7 +141,7 @@ impl Proxy {
         let mut finish =
             Finish::new(metrics, method, trail.clone(), presence.clone(), routed.is_some());
         finish.aimed_at(&origin);
-        let wants_upgrade = version == Version::HTTP_11 && headers::asks_upgrade(request.headers());
+        let wants_upgrade = version == Version::HTTP_11 && asks_switch(request.headers());
         let switch = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
         let client = Client { user, presence };
         let request = match self.clean(request, origin, routed, (client, trail, wants_upgrade)) {
@@ -205,6 +207,14 @@ impl Proxy {
             standing: Standing::default(),
         })
     }
+}
+
+/// Whether a client asks for another protocol that is the upstream's to grant.
+///
+/// `h2c` is an offer about this hop alone, which is declined: Java's client makes it
+/// with every request to a plain URL, and none of those is to lose its retries.
+fn asks_switch(headers: &HeaderMap) -> bool {
+    headers::asks_upgrade(headers) && headers::tokens(headers, &UPGRADE).any(|name| name != "h2c")
 }
 
 /// The field that a client cannot nominate away: the one that carries the key.

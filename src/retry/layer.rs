@@ -11,14 +11,15 @@ use tower::{Layer, Service};
 
 use crate::exchange::body::{Caps, Held, Room};
 use crate::exchange::hint::{self, Hint};
-use crate::exchange::trail::{Attempt, Says, Stop};
+use crate::exchange::trail::{Attempt, Stop};
 use crate::exchange::{
-    BoxFuture, Chance, Client, Failure, Origin, Outcome, Request, Response, Standing, Trail, Upload, json,
+    BoxFuture, Chance, Client, Failure, Origin, Outcome, Request, Response, Standing, Trail, Upload,
     signature,
 };
 use crate::metrics::RouteMetrics;
 use crate::retry::budget::{Budget, Receipt};
 use crate::retry::decision::{Decision, Facts, decide, repeatable};
+use crate::retry::glance::{Said, read, set_aside};
 use crate::retry::outcome::{Classified, classify};
 use crate::retry::policy::{Attempts, Policy};
 
@@ -119,17 +120,17 @@ struct Parts {
     upload: Option<Arc<Upload>>,
     wants_upgrade: bool,
     off: bool,
+    /// Whether a copy of the body is kept. Where none is, it is not for want of room.
+    copies: bool,
     standing: Standing,
 }
 
 impl Exchange {
     fn new(shared: Arc<Shared>, request: Request) -> Self {
         let once = request.wishes.single_attempt || request.wants_upgrade || shared.means.observes;
-        let caps = if once || is_single(&shared.policy) {
-            Caps { memory: 0, disk: 0 } // nobody will want the copy
-        } else {
-            shared.means.caps
-        };
+        let copies = !once && !is_single(&shared.policy);
+        let nothing = Caps { memory: 0, disk: 0 }; // nobody will want the copy
+        let caps = if copies { shared.means.caps } else { nothing };
         let body = Held::new(request.body, caps, &shared.means.room);
         let parts = Parts {
             method: request.method,
@@ -143,6 +144,7 @@ impl Exchange {
             upload: request.upload,
             wants_upgrade: request.wants_upgrade,
             off: request.wishes.single_attempt || request.wants_upgrade,
+            copies,
             standing: request.standing,
         };
         let ambiguous = parts.standing.ambiguous_before;
@@ -158,17 +160,17 @@ impl Exchange {
         loop {
             let result = inner.call(self.attempt()).await;
             let Some(attempt) = classify(&result, &self.shared.policy) else {
-                // Held back before it was sent: an answer that is already there
-                // says more than that it was held back.
-                let Some(kept) = kept else { return result };
-                return self.stop(Stop::Deadline, Ok(kept));
+                return self.held_back(kept, result);
             };
             let (result, says) = self.note(attempt, result).await;
             match self.decide(&attempt, &result, says.permanent) {
                 Decision::Pass => return result,
                 Decision::Stop(stop) => return self.stop(stop, result),
-                Decision::Retry { .. } if self.shared.means.observes => return result,
                 Decision::Retry { wait, asked, cost, reason } => {
+                    if self.shared.means.observes {
+                        self.shared.means.metrics.retry(reason, wait, asked);
+                        return result;
+                    }
                     let Some(paid) = self.pay(cost) else {
                         return self.stop(Stop::Budget, result);
                     };
@@ -178,7 +180,7 @@ impl Exchange {
                         return result;
                     }
                     paid.spend();
-                    kept = result.ok();
+                    kept = Some(result);
                 }
             }
         }
@@ -191,6 +193,7 @@ impl Exchange {
         let now = Instant::now();
         standing.fresh_connection =
             !repeatable(&parts.method, &parts.standing, &self.shared.policy, now);
+        standing.outlives_client = self.outlives_client();
         let deadline = self.shared.policy.deadline;
         Request {
             method: parts.method.clone(),
@@ -206,16 +209,31 @@ impl Exchange {
             wants_upgrade: parts.wants_upgrade,
             cut_at: deadline.cuts_attempts.then(|| parts.arrived + deadline.after),
             replayable: true,
-            wait_until: self.wait_until(),
+            wait_until: Some(self.deadline()),
             wishes: crate::exchange::Wishes::default(),
             standing,
         }
     }
 
-    /// A retry may wait for its turn until its deadline; a first attempt as the route says.
-    fn wait_until(&self) -> Option<Instant> {
-        let until = self.parts.arrived.checked_add(self.shared.policy.deadline.after);
-        if self.made == 0 { None } else { until }
+    /// When no further attempt starts: the route's deadline, or the client's own.
+    fn deadline(&self) -> Instant {
+        let after = self.shared.policy.deadline.after;
+        let patience = hint::client_patience(&self.parts.headers, SystemTime::now());
+        self.parts.arrived + patience.map_or(after, |own| own.min(after))
+    }
+
+    /// Whether another attempt begins although the client hung up: it knows what to
+    /// ask for, or an attempt that may have had an effect can be repeated to learn
+    /// of it. What the client never sent whole cannot be sent on.
+    fn outlives_client(&self) -> bool {
+        let parts = &self.parts;
+        let sent_whole = parts.upload.as_ref().is_none_or(|upload| upload.is_complete());
+        let owed = || {
+            let now = Instant::now();
+            self.ambiguous && repeatable(&parts.method, &parts.standing, &self.shared.policy, now)
+        };
+        let wanted = parts.standing.client_knows_identity || owed();
+        parts.standing.outlives_client && sent_whole && wanted
     }
 
     /// Notes an attempt, and what its answer's body says.
@@ -263,8 +281,6 @@ impl Exchange {
         let headers = result.as_ref().map_or(&none, |response| &response.headers);
         let hint =
             attempt.status.map_or(Hint::Absent, |status| hint::wait(status, headers, wall));
-        let patience = hint::client_patience(&parts.headers, wall);
-        let time = patience.map_or(policy.deadline.after, |own| own.min(policy.deadline.after));
         let facts = Facts {
             attempt: *attempt,
             made: self.made,
@@ -273,12 +289,12 @@ impl Exchange {
             instructed: hint::instructed(headers),
             permanent,
             repeatable: repeatable(&parts.method, &parts.standing, policy, now),
-            replayable: self.body.is_replayable(),
+            replayable: !parts.copies || self.body.is_replayable(),
             signed: signature::signature(&parts.headers, parts.path.query(), wall),
             off: parts.off,
             sdk_retry: hint::is_sdk_retry(&parts.headers),
             now,
-            deadline: parts.arrived + time,
+            deadline: self.deadline(),
         };
         decide(policy, &facts, self.shared.means.chance.unit())
     }
@@ -295,18 +311,28 @@ impl Exchange {
 
     /// Waits; `false` when the client left and nobody wants another attempt.
     async fn wait(&mut self, wait: Duration) -> bool {
-        let standing = &self.parts.standing;
-        let now = Instant::now();
-        let owed = self.ambiguous
-            && repeatable(&self.parts.method, standing, &self.shared.policy, now);
         self.waited = wait;
-        if !standing.outlives_client || standing.client_knows_identity || owed {
+        if self.outlives_client() {
             sleep(wait).await;
             return true;
         }
         tokio::select! {
             () = sleep(wait) => true,
             () = self.parts.client.presence.gone() => false,
+        }
+    }
+
+    /// Hands on what came of the attempts before, where there were any: it says
+    /// more than that this one was held back before it was sent.
+    fn held_back(
+        &self,
+        kept: Option<Result<Response, Failure>>,
+        result: Result<Response, Failure>,
+    ) -> Result<Response, Failure> {
+        match kept {
+            None => result,
+            Some(kept) if self.parts.client.presence.is_gone() => kept,
+            Some(kept) => self.stop(Stop::Deadline, kept),
         }
     }
 
@@ -340,69 +366,382 @@ impl Drop for Paid {
     }
 }
 
-/// What the body of an answer said.
-#[derive(Clone, Copy, Default)]
-struct Said {
-    permanent: bool,
-    says: Option<Says>,
-}
-
-/// Reads the beginning of an answer, where the route has something to look for in it.
-async fn read(
-    policy: &Policy,
-    attempt: Classified,
-    result: Result<Response, Failure>,
-) -> (Result<Response, Failure>, Said) {
-    let good = attempt.status.is_some_and(|status| status.is_success());
-    let wanted = if good { !policy.failed_when.is_empty() } else { !policy.never_when.is_empty() };
-    let mut response = match result {
-        Ok(response) if wanted && is_json(&response.headers) => response,
-        other => return (other, Said::default()),
-    };
-    let body = std::mem::take(&mut response.body);
-    let peeked = body.peek(READ_MAX, READ_WITHIN).await;
-    response.body = peeked.body;
-    let mut said = Said::default();
-    let encoding = response.headers.get(http::header::CONTENT_ENCODING);
-    let encoding = encoding.and_then(|value| value.to_str().ok());
-    let text = peeked.whole.as_ref();
-    let text = text.and_then(|whole| crate::exchange::coding::decode(encoding, whole, READ_MAX));
-    if let Some(Ok(root)) = text.as_deref().map(json::parse) {
-        said.permanent = !good && policy.never_when.iter().any(|never| never.holds(&root));
-        let failed = policy.failed_when.iter().find(|failed| good && failed.condition.holds(&root));
-        said.says = failed.map(|failed| failed.means);
-    }
-    (Ok(response), said)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
-}
-
-/// Frees the connection and the slot of an answer that is being retried, and
-/// keeps the answer, if it is small, in case no further attempt can start.
-async fn set_aside(result: Result<Response, Failure>) -> Result<Response, Failure> {
-    let mut response = result?;
-    let body = std::mem::take(&mut response.body);
-    let peeked = body.peek(READ_MAX, DRAIN_WITHIN).await;
-    if peeked.whole.is_none() {
-        return Err(Failure::Protocol {
-            detail: format!("the upstream answered {} and no further attempt began", response.status),
-            broken: true,
-        });
-    }
-    response.body = peeked.body;
-    Ok(response)
-}
-
 fn is_single(policy: &Policy) -> bool {
     matches!(policy.attempts, Attempts::AtMost(most) if most.get() == 1)
 }
 
-/// `design.md`, section 6: at most 64 KiB of an answer are read to judge it.
-const READ_MAX: usize = 64 * 1024;
-/// An answer that trickles is handed on unread.
-const READ_WITHIN: Duration = Duration::from_secs(2);
-/// `semantics.md`, rule 54: longer is dearer than a new connection.
-const DRAIN_WITHIN: Duration = Duration::from_millis(200);
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::exchange::tests::{
+        Scripted, data, fed, full, headers, request, response, rest, streamed,
+    };
+    use crate::exchange::trail::Says;
+    use crate::exchange::{Body, Condition, Pointer, Scalar, Wishes};
+    use crate::metrics::Metrics;
+    use crate::retry::FailedWhen;
+    use crate::retry::budget::Terms;
+    use crate::retry::tests::policy;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const RETRY_AFTER_2: &[(&str, &str)] = &[("retry-after", "2")];
+
+    /// A route that retries, and all that can be seen of it.
+    struct Bench {
+        retry: Retry<Scripted>,
+        upstream: Scripted,
+        metrics: Metrics,
+        budget: Budget,
+        trail: Trail,
+    }
+
+    fn bench(policy: Policy) -> Bench {
+        bench_that(policy, |_means| ())
+    }
+
+    fn bench_that(policy: Policy, tuned: impl FnOnce(&mut Means)) -> Bench {
+        let (metrics, upstream) = (Metrics::new(), Scripted::default());
+        let budget = Budget::new(policy.budget, Instant::now());
+        let mut means = Means {
+            budget: budget.clone(),
+            caps: Caps { memory: 1024, disk: 0 },
+            room: Room::new(std::env::temp_dir(), 1024, 0),
+            metrics: metrics.route("r"),
+            chance: Chance::new([1; 32]),
+            observes: false,
+        };
+        tuned(&mut means);
+        let retry = RetryLayer::new(policy, means).layer(upstream.clone());
+        Bench { retry, upstream, metrics, budget, trail: Trail::default() }
+    }
+
+    impl Bench {
+        async fn send(&mut self, request: Request) -> Result<Response, Failure> {
+            self.trail = request.trail.clone();
+            self.retry.call(request).await
+        }
+
+        /// What came, how many attempts it took, and why it stopped.
+        async fn outcome(&mut self, request: Request) -> (u16, usize, Option<Stop>) {
+            let status = self.send(request).await.map_or(0, |response| response.status.as_u16());
+            (status, self.upstream.calls().len(), self.stop())
+        }
+
+        fn stop(&self) -> Option<Stop> {
+            self.trail.with(|notes| notes.stop)
+        }
+
+        fn outcomes(&self) -> Vec<Outcome> {
+            self.trail.with(|notes| notes.attempts.iter().map(|attempt| attempt.outcome).collect())
+        }
+
+        /// Whether the metrics hold this line.
+        fn counts(&self, series: &str) -> bool {
+            self.metrics.text().contains(&format!("samekey_{series}"))
+        }
+
+        fn tokens(&self) -> u64 {
+            self.budget.whole_tokens(Instant::now())
+        }
+    }
+
+    fn post(body: Body) -> Request {
+        request(Method::POST, body)
+    }
+
+    fn put(body: Body) -> Request {
+        request(Method::PUT, body)
+    }
+
+    fn broke() -> Result<Response, Failure> {
+        Err(Failure::Protocol { detail: "reset".to_owned(), broken: true })
+    }
+
+    fn unreachable() -> Result<Response, Failure> {
+        Err(Failure::Unreachable { detail: "refused".to_owned(), kind: "connection_refused" })
+    }
+
+    fn held_back() -> Result<Response, Failure> {
+        Err(Failure::LimitWait { retry_after: SECOND })
+    }
+
+    fn poor() -> Policy {
+        Policy { budget: Terms { ratio_milli: 0, per_second: 0, burst: 0 }, ..policy() }
+    }
+
+    fn condition(pointer: &str, value: Scalar) -> Condition {
+        let pointer = Pointer::parse(pointer).expect("a pointer");
+        Condition { pointer, values: vec![value] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttled_request_is_sent_again_whole_once_the_hint_has_passed() {
+        let mut bench = bench(policy());
+        bench.upstream.status(429, RETRY_AFTER_2).status(200, &[]);
+        let answer = bench.send(post(streamed([data("ab"), data("cd")]))).await.expect("it came");
+        assert_eq!(answer.status, 200);
+        let calls = bench.upstream.calls();
+        assert!(calls.iter().all(|call| call.body.as_deref() == Some(b"abcd")));
+        let waited = calls[1].at - calls[0].at;
+        assert!((SECOND * 2..SECOND * 3).contains(&waited), "{waited:?}");
+        assert_eq!(bench.outcomes(), [Outcome::Throttled, Outcome::Done]);
+        let noted = bench.trail.with(|notes| notes.attempts[1].waited);
+        assert!(noted >= SECOND * 2 && noted <= waited);
+        assert_eq!(bench.stop(), None);
+        for series in [
+            r#"attempts_total{outcome="throttled",route="r"} 1"#,
+            r#"attempts_total{outcome="done",route="r"} 1"#,
+            r#"retries_total{reason="status_429",route="r"} 1"#,
+            r#"retry_recovered_total{route="r"} 1"#,
+            r#"retry_wait_seconds_count{route="r",source="server"} 1"#,
+        ] {
+            assert!(bench.counts(series), "{series}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_tried_again_says_why() {
+        let off = Wishes { single_attempt: true, ..Wishes::default() };
+        let attempts = Attempts::AtMost(std::num::NonZeroU32::MIN);
+        let once = Policy { attempts, ..policy() };
+        let stream = || streamed([data("ab")]);
+        for (policy, request, status, fields, wanted) in [
+            (policy(), post(stream()), 500, &[][..], Some(Stop::Unsafe)),
+            (policy(), put(stream()), 501, &[], None),
+            (policy(), put(stream()), 503, &[("x-should-retry", "false")], Some(Stop::UpstreamSaidNo)),
+            (policy(), put(stream()), 429, &[("retry-after", "121")], Some(Stop::RetryAfter)),
+            (policy(), Request { wishes: off, ..put(stream()) }, 503, &[], Some(Stop::Off)),
+            (once, put(stream()), 503, &[], Some(Stop::Attempts)),
+            (poor(), put(stream()), 503, &[], Some(Stop::Budget)),
+            (policy(), put(streamed([(); 80].map(|()| data("a longer body ")))), 503, &[], Some(Stop::Body)),
+        ] {
+            let mut bench = bench(policy);
+            bench.upstream.status(status, fields);
+            assert_eq!(bench.outcome(request).await, (status, 1, wanted), "{fields:?}");
+            let Some(stop) = wanted else { continue };
+            let series = format!(r#"retry_stopped_total{{reason="{}",route="r"}} 1"#, stop.as_str());
+            assert!(bench.counts(&series), "{series}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_end_and_the_last_answer_is_handed_on_as_it_came() {
+        let mut bench = bench(policy());
+        for text in ["one", "two", "three", "four"] {
+            bench.upstream.answer(Ok(response(503, &[("x-nth", text)], full(text))));
+        }
+        let mut answer = bench.send(put(full("ab"))).await.expect("it came");
+        assert_eq!(rest(&mut answer.body).await, "four");
+        assert_eq!(answer.headers["x-nth"], "four");
+        assert_eq!((bench.stop(), bench.outcomes().len()), (Some(Stop::Attempts), 4));
+        assert!(!bench.counts(r#"retry_recovered_total{route="r"} 1"#));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_retry_of_what_was_never_sent_is_free() {
+        let mut bench = bench(poor());
+        bench.upstream.answer(unreachable()).answer(unreachable());
+        assert_eq!(bench.outcome(post(full("ab"))).await, (0, 2, Some(Stop::Budget)));
+        bench.upstream.answer(unreachable()).status(200, &[]);
+        assert_eq!(bench.outcome(post(full("ab"))).await, (200, 4, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_attempt_that_succeeds_earns_unless_it_is_an_sdks_retry() {
+        let terms = Terms { ratio_milli: 1000, per_second: 0, burst: 2 };
+        for (status, sdk, earned) in
+            [(200, "0", 1), (204, "0", 1), (200, "1", 0), (501, "0", 0), (500, "0", 0)]
+        {
+            let mut bench = bench(Policy { budget: terms, ..policy() });
+            let spent = bench.budget.withdraw(crate::retry::budget::Cost::Two, Instant::now());
+            assert!(spent.is_some());
+            bench.upstream.status(status, &[]);
+            let fields = headers(&[("x-stainless-retry-count", sdk)]);
+            drop(bench.send(Request { headers: fields, ..post(Body::empty()) }).await);
+            assert_eq!(bench.tokens(), earned, "{status} {sdk}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_that_is_dropped_in_its_wait_is_refunded() {
+        let mut bench = bench(policy());
+        bench.upstream.status(503, &[("retry-after", "60")]);
+        let before = bench.tokens();
+        let waiting = bench.send(put(full("ab")));
+        assert!(timeout(SECOND, waiting).await.is_err());
+        assert_eq!(bench.tokens(), before);
+        assert_eq!(bench.upstream.calls().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_left_is_waited_for_only_where_the_answer_is_of_use() {
+        let throttled = || Ok(response(429, &[("retry-after", "60")], Body::empty()));
+        let holds = Standing { outlives_client: true, ..Standing::default() };
+        let knows = Standing { client_knows_identity: true, ..holds };
+        for (request, first, standing, wanted) in [
+            (post(full("ab")), throttled(), holds, (429, 1)),
+            (post(full("ab")), throttled(), knows, (200, 2)),
+            (put(full("ab")), throttled(), holds, (429, 1)),
+            (put(full("ab")), broke(), holds, (200, 2)), // owed: it may have landed
+            (put(full("ab")), throttled(), Standing { ambiguous_before: true, ..holds }, (200, 2)),
+            (post(full("ab")), throttled(), Standing { ambiguous_before: true, ..holds }, (429, 1)),
+            (post(full("ab")), unreachable(), holds, (0, 1)),
+        ] {
+            let mut bench = bench(policy());
+            bench.upstream.answer(first).status(200, &[]);
+            let (before, started) = (bench.tokens(), Instant::now());
+            let client = request.client.presence.clone();
+            client.leave();
+            let request = Request { standing, ..request };
+            let (status, calls, stop) = bench.outcome(request).await;
+            assert_eq!((status, calls), wanted, "{standing:?}");
+            assert_eq!(stop, None);
+            if calls == 1 {
+                assert_eq!(started.elapsed(), Duration::ZERO);
+                assert_eq!(bench.tokens(), before, "what was not sent is not paid for");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_during_the_wait_ends_it() {
+        let mut bench = bench(policy());
+        bench.upstream.status(429, &[("retry-after", "60")]);
+        let standing = Standing { outlives_client: true, ..Standing::default() };
+        let request = Request { standing, ..post(full("ab")) };
+        let (client, started) = (request.client.presence.clone(), Instant::now());
+        let leaves = async {
+            tokio::time::advance(SECOND).await;
+            client.leave();
+        };
+        let (outcome, ()) = tokio::join!(bench.outcome(request), leaves);
+        assert_eq!(outcome, (429, 1, None));
+        assert_eq!(started.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_that_is_held_back_leaves_what_came_before() {
+        let mut bench = bench(policy());
+        bench.upstream.answer(Ok(response(429, &[], full("slow down")))).answer(held_back());
+        let mut answer = bench.send(post(full("ab"))).await.expect("the first answer is kept");
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(rest(&mut answer.body).await, "slow down");
+        assert_eq!((bench.stop(), bench.outcomes().len()), (Some(Stop::Deadline), 1));
+
+        // That the outcome is not known says more than that nothing was sent now.
+        bench.upstream.answer(broke()).answer(held_back());
+        let failure = bench.send(put(full("ab"))).await.expect_err("nothing came");
+        assert!(matches!(failure, Failure::Protocol { .. }), "{failure:?}");
+        assert_eq!(bench.outcomes(), [Outcome::Ambiguous]);
+
+        bench.upstream.answer(held_back());
+        let failure = bench.send(post(full("ab"))).await.expect_err("it never began");
+        assert!(matches!(failure, Failure::LimitWait { .. }), "{failure:?}");
+        assert_eq!((bench.stop(), bench.outcomes().len()), (None, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_too_long_to_be_put_aside_is_not_passed_for_whole() {
+        let mut bench = bench(policy());
+        let (_upstream, endless) = fed();
+        bench.upstream.answer(Ok(response(429, &[], endless))).answer(held_back());
+        let failure = bench.send(post(full("ab"))).await.expect_err("its body never ended");
+        assert!(matches!(failure, Failure::Protocol { .. }), "{failure:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_observed_route_counts_and_sends_once() {
+        let stream = || streamed([data("ab")]);
+        for (request, series) in [
+            (put(stream()), r#"retries_total{reason="status_5xx",route="r"} 1"#),
+            (post(stream()), r#"retry_stopped_total{reason="unsafe",route="r"} 1"#),
+        ] {
+            let mut bench = bench_that(policy(), |means| means.observes = true);
+            bench.upstream.status(503, &[]);
+            let before = bench.tokens();
+            assert_eq!(bench.outcome(request).await, (503, 1, None));
+            assert!(bench.counts(series), "{series}");
+            assert_eq!(bench.tokens(), before);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_exchange_that_failed_first_is_recovered() {
+        for (answers, wanted) in [(&[200][..], 0), (&[429, 200], 1), (&[429, 400], 0), (&[400], 0)] {
+            let mut bench = bench(policy());
+            for status in answers {
+                bench.upstream.status(*status, &[]);
+            }
+            drop(bench.send(post(full("ab"))).await);
+            let series = format!(r#"retry_recovered_total{{route="r"}} {wanted}"#);
+            assert!(bench.counts(&series), "{answers:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_believed_by_its_body_where_the_route_says_so() {
+        let never = condition("/error/code", Scalar::String("insufficient_quota".to_owned()));
+        let failed = condition("/success", Scalar::Bool(false));
+        let failed_when = vec![FailedWhen { condition: failed, means: Says::Refused }];
+        let policy = Policy { never_when: vec![never], failed_when, ..policy() };
+        let json = &[("content-type", "application/problem+json")][..];
+        let quota = r#"{"error":{"code":"insufficient_quota"}}"#;
+        let busy = r#"{"error":{"code":"busy"}}"#;
+        let (no, yes) = (r#"{"success":false}"#, r#"{"success":true}"#);
+        for (status, fields, text, calls, stop, says) in [
+            (429, json, quota, 1, Some(Stop::Permanent), None),
+            (429, &[], quota, 2, None, None),
+            (429, json, busy, 2, None, None),
+            (429, json, "{", 2, None, None),
+            (200, json, no, 1, None, Some(Says::Refused)),
+            (200, json, yes, 1, None, None),
+            (200, &[], no, 1, None, None),
+        ] {
+            let mut bench = bench(policy.clone());
+            bench.upstream.answer(Ok(response(status, fields, streamed([data(text)]))));
+            bench.upstream.status(204, &[]);
+            let mut answer = bench.send(post(full("ab"))).await.expect("it came");
+            assert_eq!((bench.outcomes().len(), bench.stop()), (calls, stop), "{status} {text}");
+            assert_eq!(bench.trail.with(|notes| notes.says), says, "{status} {text}");
+            let passed_on = rest(&mut answer.body).await;
+            assert!(calls == 2 || passed_on == text, "{passed_on}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clients_own_patience_is_a_deadline() {
+        for (fields, wanted) in [
+            (&[][..], (200, 2, None)),
+            (&[("x-stainless-timeout", "60")], (200, 2, None)),
+            (&[("x-stainless-timeout", "2")], (429, 1, Some(Stop::Deadline))),
+        ] {
+            let mut bench = bench(policy());
+            bench.upstream.status(429, RETRY_AFTER_2).status(200, &[]);
+            let started = Instant::now();
+            let request = Request { headers: headers(fields), ..post(full("ab")) };
+            assert_eq!(bench.outcome(request).await, wanted, "{fields:?}");
+            assert!(wanted.1 == 2 || started.elapsed() == Duration::ZERO, "it never waits in vain");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_not_be_repeated_asks_for_a_fresh_connection() {
+        let promised = Standing {
+            dedupes_until: Some(Instant::now() + SECOND),
+            ..Standing::default()
+        };
+        for (request, fresh) in [
+            (post(full("ab")), true),
+            (put(full("ab")), false),
+            (Request { standing: promised, ..post(full("ab")) }, false),
+        ] {
+            let mut bench = bench(policy());
+            bench.upstream.status(200, &[]);
+            drop(bench.send(request).await);
+            assert_eq!(bench.upstream.calls()[0].standing.fresh_connection, fresh);
+        }
+    }
+}

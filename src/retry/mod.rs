@@ -21,6 +21,8 @@ pub mod outcome;
 pub mod policy;
 pub mod verdict;
 
+mod glance;
+
 pub use backoff::{Backoff, Growth, Jitter};
 pub use budget::Budget;
 pub use layer::{Means, Retry, RetryLayer};

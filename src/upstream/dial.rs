@@ -187,6 +187,7 @@ impl Dialer {
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADERS_MAX)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_PATIENCE);
         let (sender, connection) =
@@ -297,7 +298,10 @@ fn tls_failure(host: &str, error: &io::Error) -> Failure {
 /// Whether the certificate was refused, which no retry changes.
 fn is_verification(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+    matches!(
+        inner,
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+    )
 }
 
 fn not_http(error: &hyper::Error) -> Failure {
@@ -316,6 +320,8 @@ fn unreachable(detail: String, kind: &'static str) -> Failure {
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Past 64 KiB a larger buffer gained nothing in the download benchmark.
 const BUFFER_MAX: usize = 64 * 1024;
+/// As much as HTTP/1 may send in its buffer; hyper's own 16 KiB refuses what curl takes.
+const HEADERS_MAX: u32 = 64 * 1024;
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// A connection whose peer vanished is found before a request waits on it for long.
@@ -325,5 +331,108 @@ const PING_PATIENCE: Duration = Duration::from_secs(20);
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn addresses(written: &[&str]) -> Vec<SocketAddr> {
+        written.iter().map(|address| address.parse().expect("an address")).collect()
+    }
+
+    fn dialer(egress: Egress, ours: &[&str]) -> Dialer {
+        let ourselves = Ourselves::default();
+        ourselves.set(addresses(ours));
+        let roots = rustls::RootCertStore::empty();
+        let seen = (TaskTracker::new(), Metrics::new());
+        Dialer::new(roots, egress, Duration::from_secs(1), ourselves, seen).expect("a dialer")
+    }
+
+    #[test]
+    fn families_alternate_and_the_resolvers_first_is_first() {
+        let (a, b, c) = ("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1");
+        let (x, y) = ("[2001:db8::1]:1", "[2001:db8::2]:1");
+        for (found, wanted) in [
+            (&[][..], &[][..]),
+            (&[a], &[a]),
+            (&[a, b, c], &[a, b, c]),
+            (&[x, y, a], &[x, a, y]),
+            (&[a, x, y], &[a, x, y]),
+            (&[a, b, c, x], &[a, x, b, c]),
+            (&[x, a, b, c, y], &[x, a, y, b, c]),
+        ] {
+            assert_eq!(interleaved(addresses(found)), addresses(wanted), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_listeners_are_known_by_every_address_they_answer_on() {
+        for (ours, asked, wanted) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080", true),
+            ("127.0.0.1:8080", "127.0.0.1:8081", false),
+            ("127.0.0.1:8080", "127.0.0.2:8080", false),
+            ("127.0.0.1:8080", "[::ffff:127.0.0.1]:8080", true),
+            ("127.0.0.1:8080", "0.0.0.0:8080", true), // the system takes it for loopback
+            ("127.0.0.1:8080", "[::]:8080", true),
+            ("127.0.0.1:8080", "203.0.113.9:8080", false),
+            ("0.0.0.0:8080", "127.0.0.1:8080", true),
+            ("0.0.0.0:8080", "127.8.8.8:8080", true),
+            ("0.0.0.0:8080", "203.0.113.9:8080", false), // bound to all of ours, and not ours
+            ("0.0.0.0:8080", "127.0.0.1:80", false),
+            ("[::]:8080", "127.0.0.1:8080", true),
+            ("[::]:8080", "[::1]:8080", true),
+        ] {
+            let ourselves = Ourselves::default();
+            assert!(!ourselves.is(asked.parse().expect("an address")));
+            ourselves.set(addresses(&["192.0.2.7:1", ours]));
+            assert_eq!(ourselves.is(asked.parse().expect("an address")), wanted, "{ours} {asked}");
+        }
+    }
+
+    #[test]
+    fn a_loop_anywhere_is_a_loop_and_what_egress_forbids_is_left_out() {
+        let deny = vec!["169.254.0.0/16".parse().expect("a network")];
+        let dialer = dialer(Egress { deny, allow: Vec::new() }, &["127.0.0.1:8080"]);
+        let check = |found: &[&str]| dialer.checked("a.test", addresses(found));
+        let (good, denied) = ("192.0.2.1:80", "169.254.169.254:80");
+        assert_eq!(check(&[denied, good]).expect("one is left"), addresses(&[good]));
+        assert!(matches!(check(&[denied]), Err(Failure::Forbidden(host)) if host == "a.test"));
+        assert!(matches!(check(&[good, "127.0.0.1:8080"]), Err(Failure::Loop)));
+        assert!(matches!(check(&[]), Err(Failure::Unreachable { kind: "dns_error", .. })));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_gives_way_to_the_next() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let open = listener.local_addr().expect("it is bound");
+        let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let closed = gone.local_addr().expect("it is bound");
+        drop(gone);
+        for found in
+            [vec![open], vec![closed, open], vec![open, closed], vec![closed, closed, open]]
+        {
+            let stream = race(found).await.expect("one of them listens");
+            assert_eq!(stream.peer_addr().expect("it is connected"), open);
+        }
+        let refused = race(vec![closed]).await.expect_err("nobody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(race(Vec::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dialer_says_why_it_did_not_connect() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = gone.local_addr().expect("it is bound").port();
+        drop(gone);
+        let nothing = dialer(Egress::default(), &[]);
+        let refused = nothing.tcp("127.0.0.1", port).await.expect_err("nobody listens");
+        assert!(matches!(refused, Failure::Unreachable { kind: "connection_refused", .. }));
+        let ours = format!("127.0.0.1:{port}");
+        let looped = dialer(Egress::default(), &[&ours]).tcp("127.0.0.1", port).await;
+        assert!(matches!(looped, Err(Failure::Loop)));
     }
 }

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -85,11 +88,7 @@ impl Service<Request> for Sender {
     }
 }
 
-async fn attempt(
-    pool: Pool,
-    request: Request,
-    sent: Arc<AtomicBool>,
-) -> Result<Response, Failure> {
+async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<Response, Failure> {
     let upgrade = request.wants_upgrade;
     let want = Want {
         speaks: if upgrade { Speaks::Http1Only } else { Speaks::Any },
@@ -110,7 +109,11 @@ async fn attempt(
                 for_http1(&mut parcel, &origin, upgrade);
                 match sender.try_send_request(parcel).await {
                     Ok(response) => {
-                        return Ok(received(response, Return { pool, origin, sender, upload, head }));
+                        believable(&response, upgrade)?;
+                        return Ok(received(
+                            response,
+                            Return { pool, origin, sender, upload, head },
+                        ));
                     }
                     Err(error) => given_back(error, upload.as_deref())?,
                 }
@@ -119,6 +122,7 @@ async fn attempt(
                 for_http2(&mut parcel, &origin);
                 match sender.try_send_request(parcel).await {
                     Ok(response) => {
+                        believable(&response, upgrade)?;
                         pool.touch(&origin);
                         return Ok(received_http2(response));
                     }
@@ -172,23 +176,35 @@ fn for_http1(parcel: &mut Parcel, origin: &Origin, upgrade: bool) {
     if let Ok(host) = HeaderValue::try_from(origin.host_field()) {
         parcel.headers_mut().insert(HOST, host);
     }
+    join_cookies(parcel.headers_mut());
     let bodiless = matches!(*parcel.method(), Method::GET | Method::HEAD);
     if bodiless && !parcel.body().is_empty() && parcel.body().length().is_none() {
         // hyper takes a GET of unknown length for one without a body.
         parcel.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if upgrade {
-        parcel.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
-    } else if parcel.headers().contains_key(http::header::TE) {
+        parcel.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if parcel.headers().contains_key(TE) {
         // RFC 9110, section 10.1.4: TE ends at this hop, so Connection has to name it.
-        parcel.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("te"));
+        parcel.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// HTTP/2 lets a client cut its cookies into fields of their own, HTTP/1 does not
+/// (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(_first), Some(_second)) = (crumbs.next(), crumbs.next()) else { return };
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
     }
 }
 
 fn for_http2(parcel: &mut Parcel, origin: &Origin) {
     *parcel.version_mut() = Version::HTTP_2;
     let headers = parcel.headers_mut();
-    for name in [HOST, http::header::CONNECTION, TRANSFER_ENCODING] {
+    for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
         headers.remove(name);
     }
     let path = parcel.uri().path_and_query().cloned();
@@ -196,6 +212,26 @@ fn for_http2(parcel: &mut Parcel, origin: &Origin) {
     if let Some(Ok(uri)) = path.map(|path| uri.path_and_query(path).build()) {
         *parcel.uri_mut() = uri;
     }
+}
+
+/// Refuses a response that two readers can take for different ones: hyper passes it on,
+/// and its client would see a body that ends elsewhere, or is not what its fields say.
+fn believable(response: &http::Response<Incoming>, upgrade: bool) -> Result<(), Failure> {
+    let lie = |detail: &str| Err(Failure::Protocol { detail: detail.to_owned(), broken: false });
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
+        return lie("the upstream switched to a protocol that nobody asked for");
+    }
+    let headers = response.headers();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if headers.contains_key(CONTENT_LENGTH) {
+        return lie("the upstream's response has a Content-Length beside Transfer-Encoding");
+    }
+    // We ask for no other coding, and what takes one off downstream would not know of it.
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return lie("the upstream's response has a Transfer-Encoding that is not one `chunked`");
+    }
+    Ok(())
 }
 
 fn received_http2(response: http::Response<Incoming>) -> Response {
@@ -209,8 +245,19 @@ fn received_http2(response: http::Response<Incoming>) -> Response {
 fn received(mut response: http::Response<Incoming>, home: Return) -> Response {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let upgrade = Some(hyper::upgrade::on(&mut response));
-        let (parts, _) = response.into_parts();
-        return Response { status: parts.status, headers: parts.headers, body: Body::empty(), upgrade };
+        let (mut parts, _) = response.into_parts();
+        let protocol = parts.headers.get(UPGRADE).cloned();
+        headers::clean_response(&mut parts.headers);
+        if let Some(protocol) = protocol {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, protocol);
+        }
+        return Response {
+            status: parts.status,
+            headers: parts.headers,
+            body: Body::empty(),
+            upgrade,
+        };
     }
     let keep_alive = keep_alive(response.headers());
     let (parts, incoming) = response.into_parts();

@@ -1,1 +1,362 @@
-//! cli, end to end.
+//! The commands: what they print, how they end, and what `exec` does for a program.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+use crate::provider::{Options, Provider};
+use crate::support::program::{command, folder_beside, folder_with, ran, samekey};
+use crate::support::{Client, Samekey};
+
+/// Explains a request by this config, and wants these words in the answer.
+async fn check_explained(config: &str, arguments: &[&str], wanted: &[&str]) {
+    let folder = folder_with(config);
+    let ran = samekey(folder.path(), &[&["explain"], arguments].concat()).await;
+    assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)), "{arguments:?}");
+    for words in wanted {
+        assert!(ran.out.contains(words), "{arguments:?} says no `{words}`:\n{}", ran.out);
+    }
+}
+
+#[tokio::test]
+async fn explain_tells_what_would_happen_after_each_outcome_and_why() {
+    let dedupes = |word| {
+        let rules = format!("idempotency: {{upstream_dedupes: {word}}}");
+        format!("routes:\n  - {{name: r, match: {{hosts: [a.test]}}, {rules}}}")
+    };
+    let (post, get) = (["POST", "https://a.test/v1"], ["GET", "https://a.test/v1"]);
+    for word in ["null", "false"] {
+        let wanted = [
+            "route: r (samekey.yaml)",
+            "kind: effect",
+            "key: a random one, in header idempotency-key",
+            "after 429      throttled: retried after up to 200ms, for one token of the budget: the status proves",
+            "after 500      failed: passed on, Samekey-Stop: unsafe: ",
+            "after 503      failed: passed on, Samekey-Stop: unsafe: ",
+            "after connect  not_sent: retried after up to 200ms, for nothing of the budget: nothing was sent",
+            "after reset    ambiguous: passed on, Samekey-Stop: unsafe: ",
+            "after timeout  ambiguous: passed on, Samekey-Stop: unsafe: ",
+        ];
+        check_explained(&dedupes(word), &post, &wanted).await;
+    }
+    let safe = [
+        "after 503      failed: retried after up to 200ms, for one token of the budget: repeating it is safe",
+        "after reset    ambiguous: retried after up to 200ms, for two tokens of the budget",
+        "after timeout  ambiguous: retried",
+    ];
+    check_explained(&dedupes("true"), &post, &safe).await;
+    check_explained(&dedupes("null"), &get, &[&safe[..], &["key: none"]].concat()).await;
+}
+
+#[tokio::test]
+async fn explain_takes_any_outcome_by_its_word_or_status() {
+    let config = "routes:\n  - {name: r, match: {hosts: [a.test]}, retry: {on: [429, 503]}}";
+    for (after, wanted) in [
+        ("429", "after 429      throttled: retried"),
+        ("503", "after 503      failed: passed on, Samekey-Stop: unsafe"),
+        ("500", "after 500      done: passed on: there is nothing to retry"),
+        ("connect", "not_sent: passed on: the route's `on` does not hold it"),
+        ("timeout", "ambiguous: passed on: the route's `on` does not hold it"),
+        ("not_sent", "not_sent: passed on"),
+        ("refused", "refused: retried"),
+        ("throttled", "throttled: retried"),
+        ("ambiguous", "ambiguous: passed on"),
+        ("replayed", "replayed: passed on: there is nothing to retry"),
+        ("done", "done: passed on: there is nothing to retry"),
+    ] {
+        check_explained(config, &["POST", "https://a.test/", "--after", after], &[wanted]).await;
+    }
+}
+
+#[tokio::test]
+async fn explain_reads_the_request_and_the_route() {
+    let signed = "Authorization: AWS4-HMAC-SHA256 Credential=A/20000101/r/s/aws4_request, SignedHeaders=host, Signature=x";
+    let routes = "routes:\n  - {name: r, match: {hosts: [a.test], paths: [/v1/**]}}";
+    let post = |path: &'static str, fields: &[&'static str]| -> Vec<&'static str> {
+        let fields = fields.iter().flat_map(|field| ["-H", *field]);
+        ["POST", path].into_iter().chain(fields).collect()
+    };
+    for (arguments, wanted) in [
+        (post("https://a.test/v1/x", &["Idempotency-Key: k"]), "key: the client's own"),
+        (post("https://a.test/v1/x", &["Samekey-Key: k"]), "key: derived from Samekey-Key"),
+        (post("https://a.test/v1/x", &[signed]), "key: none: the request is signed"),
+        (post("https://a.test/v1/x", &["Samekey-Retry: off"]), "Samekey-Stop: off"),
+        (post("http://a.test/v1/x", &[]), "route: r"),
+        (post("https://a.test/v2", &[]), "route: none\n  no route matches"),
+        (post("https://b.test/", &[]), "route: none\n  no route names the host: its TLS is not opened"),
+        (post("http://b.test/", &[]), "route: none\n  no route matches"),
+    ] {
+        check_explained(routes, &arguments, &[wanted]).await;
+    }
+    let except = format!("intercept: {{except: ['*.test']}}\n{routes}");
+    check_explained(&except, &["GET", "https://a.test/v1/"], &["intercept.except names the host"]).await;
+    let poor = format!("defaults: {{retry: {{budget: {{burst: 0}}}}}}\n{routes}");
+    check_explained(&poor, &["GET", "https://a.test/v1/"], &["after 503      failed: passed on, Samekey-Stop: budget"]).await;
+}
+
+#[tokio::test]
+async fn bad_usage_ends_with_2_and_says_what_is_wanted() {
+    let folder = folder_with("");
+    for (arguments, wanted) in [
+        (&["bogus"][..], "unrecognized subcommand"),
+        (&["exec"], "required arguments"),
+        (&["env", "--format", "xml"], "possible values"),
+        (&["explain", "GET", "ftp://a.test/"], "the URL has to be http://host/path"),
+        (&["explain", "G T", "http://a.test/"], "is not a method"),
+        (&["explain", "GET", "http://a.test/", "-H", "nope"], "is not a field"),
+        (&["explain", "GET", "http://a.test/", "--after", "noon"], "--after takes a status"),
+    ] {
+        let ran = samekey(folder.path(), arguments).await;
+        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.err);
+        // A request is only explained where a route could have it.
+        assert!(ran.err.contains(wanted) || ran.out.contains("route: none"), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn the_variables_can_be_evaluated_by_a_shell() {
+    let folder = tempfile::Builder::new().prefix("it's $HOME").tempdir().expect("a folder");
+    let config = "listeners: [{address: '0.0.0.0:8081', auth: open}]";
+    std::fs::write(folder.path().join("samekey.yaml"), config).expect("written");
+    let written = samekey(folder.path(), &["env"]).await;
+    let script = format!("{}\nprintf '%s\\n' \"$HTTPS_PROXY\" \"$NO_PROXY\" \"$SSL_CERT_FILE\"", written.out);
+    let mut shell = tokio::process::Command::new("sh");
+    let ran = ran(shell.arg("-euc").arg(script).env_remove("NO_PROXY").env_remove("no_proxy")).await;
+    let lines: Vec<_> = ran.out.lines().collect();
+    let bundle = folder.path().join("samekey-data/public/bundle.pem");
+    assert_eq!(lines[0], "http://127.0.0.1:8081", "{}", ran.err);
+    assert!(lines[1].starts_with("localhost,127.0.0.1,::1,.svc,"), "{}", lines[1]);
+    assert_eq!(Path::new(lines[2]), bundle);
+    for (format, wanted) in [
+        ("dotenv", "HTTPS_PROXY=http://127.0.0.1:8081\n"),
+        ("k8s", "- name: HTTPS_PROXY\n  value: \"http://127.0.0.1:8081\"\n"),
+        ("java", "-Dhttps.proxyHost=127.0.0.1\n-Dhttps.proxyPort=8081\n"),
+    ] {
+        let written = samekey(folder.path(), &["env", "--format", format]).await;
+        assert!(written.out.contains(wanted), "{format}:\n{}", written.out);
+    }
+}
+
+#[tokio::test]
+async fn the_ca_is_printed_as_it_is_served() {
+    let running = Samekey::start("").await;
+    let cert = samekey(running.path(), &["ca", "cert"]).await;
+    assert_eq!((cert.out.as_str(), cert.code), (running.ca_pem().as_str(), Some(0)), "{}", cert.err);
+    let bundle = samekey(running.path(), &["ca", "bundle", "-o", "bundle.pem"]).await;
+    assert_eq!((bundle.out.as_str(), bundle.code), ("", Some(0)));
+    let read = |name: &str| std::fs::read_to_string(running.path().join(name)).expect("written");
+    assert_eq!(read("bundle.pem"), read("state/public/bundle.pem"));
+    assert!(read("bundle.pem").ends_with(&cert.out));
+}
+
+#[tokio::test]
+async fn the_schema_is_a_json_schema() {
+    let folder = folder_with("");
+    let ran = samekey(folder.path(), &["schema"]).await;
+    let schema: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["title"], "samekey.yaml");
+    assert_eq!(schema["properties"]["admin"]["$ref"], "#/$defs/AdminBlock");
+}
+
+#[tokio::test]
+async fn health_follows_the_sidecar_into_its_drain() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    provider.script("s", "held");
+    let mut running = Samekey::beside(&provider, "").await;
+    let admin = running.admin.to_string();
+    let folder = running.folder.clone();
+    let health = async |arguments: &[&str]| {
+        ran(command(folder.path(), arguments).env("SAMEKEY_ADMIN", &admin)).await.code
+    };
+    assert_eq!(health(&["health"]).await, Some(0));
+    assert_eq!(health(&["health", "--ready"]).await, Some(0));
+    let client = Client::through(&running);
+    let url = provider.ports.http_url("/s/s/v1/jobs");
+    let exchange = tokio::spawn(async move { client.post(&url, "{}").await });
+    provider.arrived("s", 1).await;
+    running.signal(Signal::TERM);
+    running.logged(&["draining"]).await;
+    assert_eq!(health(&["health"]).await, Some(0), "it lives while it drains");
+    assert_eq!(health(&["health", "--ready"]).await, Some(1));
+    provider.release();
+    assert_eq!(exchange.await.expect("it ends").status, 201);
+    assert_eq!(running.ended().await.code(), Some(0));
+    assert_eq!(health(&["health"]).await, Some(1), "nobody is there");
+}
+
+/// Starts on this config, and wants one line with these words, and exit code 1.
+async fn check_start_fails(folder: &Path, config: &str, wanted: &[&str]) {
+    std::fs::write(folder.join("samekey.yaml"), config).expect("written");
+    let ran = samekey(folder, &["run"]).await;
+    assert_eq!((ran.err.lines().count(), ran.code), (1, Some(1)), "{config}\n{}", ran.err);
+    for words in wanted {
+        assert!(ran.err.contains(words), "{words} is not in: {}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_one_clear_line() {
+    let folder = folder_with("");
+    let path = folder.path();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = held.local_addr().expect("it is bound").to_string();
+    let free = "admin: {address: '127.0.0.1:0'}\nlisteners: [{address: '127.0.0.1:0'}]\nstate: {journal: memory}";
+    let taken = free.replacen("127.0.0.1:0", &address, 1);
+    check_start_fails(path, &taken, &["cannot listen on", &address, "in use"]).await;
+    let taken = free.replace("listeners: [{address: '127.0.0.1:0'}]", &format!("listeners: [{{address: '{address}'}}]"));
+    check_start_fails(path, &taken, &["cannot listen on", &address, "in use"]).await;
+    std::fs::write(path.join("file"), "no PEM").expect("written");
+    let with = |rest: &str| format!("{free}\n{rest}");
+    let state = |dir: &str| free.replace("{journal", &format!("{{dir: {dir}, journal"));
+    for (config, wanted) in [
+        (with("intercept: {ca: {cert: none.pem, key: none.key}}"), ["none.key", "No such file"]),
+        (with("intercept: {ca: {cert: file, key: file}}"), ["file: must hold", "PEM key"]),
+        (with("upstream: {roots: none.pem}"), ["none.pem", "No such file"]),
+        (with("upstream: {roots: file}"), ["file: must hold PEM certificates", "file"]),
+        (state("file"), ["file: ", "state.dir"]),
+        (state("file/below"), ["file/below: ", "state.dir"]),
+        (state("/proc/samekey"), ["/proc/samekey: ", "state.dir"]),
+        (free.replace("{journal", "{secret_file: file, journal"), ["file: the secret", "16 bytes"]),
+    ] {
+        check_start_fails(path, &config, &wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn a_state_directory_has_one_process() {
+    let running = Samekey::start("").await;
+    let second = samekey(running.path(), &["run"]).await;
+    assert_eq!((second.err.lines().count(), second.code), (1, Some(1)), "{}", second.err);
+    assert!(second.err.contains("state: another samekey uses it"), "{}", second.err);
+}
+
+#[tokio::test]
+async fn exec_ends_as_its_program_does() {
+    let folder = folder_with("");
+    std::fs::write(folder.path().join("plain"), "").expect("written");
+    for (program, code, words) in [
+        (&["sh", "-c", "exit 7"][..], 7, ""),
+        (&["true"], 0, ""),
+        (&["sh", "-c", "kill -TERM $$"], 128 + 15, ""),
+        (&["sh", "-c", "kill -KILL $$"], 128 + 9, ""),
+        (&["no-such-program"], 127, "samekey: no-such-program: No such file"),
+        (&["./plain"], 126, "samekey: ./plain: Permission denied"),
+    ] {
+        let ran = samekey(folder.path(), &[&["exec", "--"], program].concat()).await;
+        assert_eq!(ran.code, Some(code), "{program:?}: {}", ran.err);
+        assert_eq!(ran.err.trim_end().get(..words.len()), Some(words), "{program:?}: {}", ran.err);
+        assert_eq!(ran.err.is_empty(), words.is_empty(), "{program:?}: {}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn exec_leaves_input_and_output_to_the_program() {
+    let folder = folder_with("");
+    let mut child = command(folder.path(), &["exec", "--", "sh", "-c", "cat; printf e >&2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let (written, ended) = tokio::join!(
+        async {
+            stdin.write_all(&bytes).await.expect("it reads");
+            drop(stdin);
+        },
+        child.wait_with_output()
+    );
+    let ended = ended.expect("it ends");
+    assert_eq!((written, ended.stdout == bytes, ended.stderr.as_slice()), ((), true, &b"e"[..]));
+}
+
+#[tokio::test]
+async fn exec_passes_signals_on() {
+    let folder = folder_with("");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1] {
+        let script = "trap 'echo got; exit 5' TERM INT HUP USR1; echo up; while :; do sleep 0.01; done";
+        let mut child = command(folder.path(), &["exec", "--", "sh", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        assert_eq!(lines.next_line().await.expect("text").as_deref(), Some("up"));
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).expect("it runs");
+        kill_process(Pid::from_raw(id).expect("a process id"), signal).expect("it runs");
+        assert_eq!(lines.next_line().await.expect("text").as_deref(), Some("got"), "{signal:?}");
+        let ended = child.wait().await.expect("it ends");
+        assert_eq!(ended.code(), Some(5), "{signal:?}");
+    }
+}
+
+#[tokio::test]
+async fn exec_sets_what_programs_of_any_language_read() {
+    let folder = folder_with("");
+    let mut run = command(folder.path(), &["exec", "--", "env"]);
+    let ran = ran(run.env("NO_PROXY", "intra.test")).await;
+    let value = |name: &str| {
+        let start = format!("{name}=");
+        ran.out.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
+    };
+    let url = value("HTTPS_PROXY");
+    assert!(url.starts_with("http://127.0.0.1:"), "{}", ran.out);
+    for name in ["HTTP_PROXY", "http_proxy", "https_proxy"] {
+        assert_eq!(value(name), url, "{name}");
+    }
+    let direct = value("NO_PROXY");
+    assert_eq!(value("no_proxy"), direct);
+    let direct: Vec<_> = direct.split(',').collect();
+    for host in [
+        "intra.test", "localhost", "127.0.0.1", "::1", ".svc", ".cluster.local", "169.254.169.254",
+        "169.254.170.2", "169.254.170.23", "metadata.google.internal",
+    ] {
+        assert!(direct.contains(&host), "{host} is not in {direct:?}");
+    }
+    assert_eq!(value("NODE_USE_ENV_PROXY"), "1");
+    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"] {
+        assert!(value(name).ends_with("/public/bundle.pem"), "{name}: {}", value(name));
+    }
+    assert!(value("NODE_EXTRA_CA_CERTS").ends_with(".pem"));
+}
+
+#[tokio::test]
+async fn two_programs_and_a_sidecar_share_one_config_its_ca_and_its_keys() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    let folder = Arc::new(folder_beside(
+        &provider,
+        "intercept: {hosts: all}\nroutes: [{name: r, match: {hosts: ['*']}}]",
+    ));
+    let running = Samekey::run_in(folder.clone()).await;
+    let url = provider.ports.https_url("/s/s/v1/jobs");
+    let script = "cat \"$SSL_CERT_FILE\" | tail -n 5 > \"$1\"; \
+        exec curl -sS --noproxy '' -H 'Samekey-Key: order-1' -d '{}' -o \"$1.json\" \"$2\"";
+    let program = async |name: &str| {
+        let arguments = ["exec", "--", "sh", "-c", script, "sh", name, &url];
+        let ran = samekey(folder.path(), &arguments).await;
+        assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)));
+    };
+    tokio::join!(program("one"), program("two"));
+    let answer = Client::through(&running)
+        .send(http::Method::POST, &url, &[("samekey-key", "order-1"), ("content-type", "application/x-www-form-urlencoded")], "{}")
+        .await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let keys: std::collections::HashSet<_> = provider.seen("s").into_iter().map(|seen| seen.key).collect();
+    assert_eq!((keys.len(), provider.seen("s").len(), provider.effects("s")), (1, 3, 1), "{keys:?}");
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("written");
+    assert_eq!(read("one"), read("two"));
+    assert!(running.ca_pem().ends_with(&read("one")), "one CA for all of them");
+}
+
+#[tokio::test]
+async fn exec_stays_quiet_and_on_its_own_ports_when_its_config_changes() {
+    let folder = folder_with("listeners: [{address: '127.0.0.1:1'}]\nadmin: {address: '127.0.0.1:2'}");
+    let script = "printf 'log: {level: debug}\\n' >> samekey.yaml; sleep 0.6; \
+        curl -s --noproxy '' -o /dev/null http://127.0.0.1:1/ ; true";
+    let ran = samekey(folder.path(), &["exec", "--", "sh", "-c", script]).await;
+    assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)));
+}

@@ -1,1 +1,298 @@
-//! config, end to end.
+//! The config file: what is refused, what overrides it, and what happens when it changes.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Method;
+use rustix::process::Signal;
+
+use crate::provider::{Options, Provider};
+use crate::support::program::{folder_with, samekey};
+use crate::support::{Client, Samekey, client};
+
+/// Checks a file and wants these faults, without the file's name, and exit code 2.
+async fn check_faults(text: &str, wanted: &[&str]) {
+    let folder = folder_with(text);
+    let ran = samekey(folder.path(), &["check"]).await;
+    let found: Vec<_> = ran.err.lines().map(|line| line.trim_start_matches("samekey.yaml:")).collect();
+    assert_eq!((found.as_slice(), ran.code), (wanted, Some(2)), "in\n{text}");
+    assert_eq!(ran.out, "", "what is wrong is told on standard error");
+    let run = samekey(folder.path(), &["run"]).await;
+    assert_eq!((run.err, run.code), (ran.err, Some(2)), "a start says the same");
+}
+
+#[tokio::test]
+async fn every_fault_is_told_with_its_line_its_key_and_what_is_wanted() {
+    let text = "\
+listeners:
+  - address: 0.0.0.0:8080
+  - {address: nope, mode: revers}
+admin: {adress: 127.0.0.1:1}
+upstream: {proxy: http://x}
+routes:
+  - name: a
+    match: {hosts: [x.test]}
+    breaker: {}
+    retry: {attempts: 0, attempt_timeot: 3s, backoff: {initial: 0}, deadline: 5}
+  - name: a
+";
+    let wanted = [
+        "2: listeners[0].auth: must be {user, password_file} or `open`: 0.0.0.0:8080 can be reached from other machines",
+        "3: listeners[1].address: must be host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:0 (got `nope`)",
+        "3: listeners[1].mode: must be one of forward, transparent, reverse (got `revers`)",
+        "4: admin.adress: unknown key `adress`, did you mean `address`?",
+        "5: upstream.proxy: comes with a later version, must be null (got `http://x`)",
+        "9: routes[0].breaker: `breaker` comes with a later version",
+        "10: routes[0].retry.attempt_timeot: unknown key `attempt_timeot`, did you mean `attempt_timeout`?",
+        "10: routes[0].retry.attempts: must be at least 1 or `unlimited` (got 0)",
+        "10: routes[0].retry.backoff.initial: must be at least 1ms (got 0)",
+        "10: routes[0].retry.deadline: must be a duration such as 250ms, 10s or 24h (got 5)",
+        "11: routes[1].name: must be a name of its own, `a` is routes[0]",
+        "11: routes[1].match.hosts: must name at least one host; \"*\" is every host",
+    ];
+    check_faults(text, &wanted).await;
+}
+
+#[tokio::test]
+async fn what_is_no_config_at_all_is_one_line() {
+    check_faults("a: [", &["1: not YAML that can be read: unclosed bracket '['"]).await;
+    check_faults("- a", &[" must be a map of keys (got a list)"]).await;
+    let folder = folder_with("");
+    for (arguments, start) in [
+        (["check", "--config", "none.yaml"], "none.yaml: cannot be read: "),
+        (["run", "--config", "/"], "/: cannot be read: "),
+    ] {
+        let ran = samekey(folder.path(), &arguments).await;
+        assert_eq!((ran.err.lines().count(), ran.code), (1, Some(2)), "{}", ran.err);
+        assert!(ran.err.starts_with(start), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn the_shipped_file_has_no_faults() {
+    let folder = folder_with("");
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samekey.yaml");
+    let ran = samekey(folder.path(), &["--config", shipped, "check"]).await;
+    assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)));
+    assert_eq!(ran.out, format!("{shipped}: no faults, 1 route\n"));
+}
+
+#[tokio::test]
+async fn variables_override_the_file() {
+    let folder = Arc::new(folder_with(
+        "listeners: [{address: 'no.such.host.test:1'}]\nadmin: {address: 'no.such.host.test:2'}\n\
+         state: {dir: /proc/nowhere, journal: memory}\nlog: {level: trace}",
+    ));
+    let variables = [
+        ("SAMEKEY_LISTEN", "127.0.0.1:0"),
+        ("SAMEKEY_ADMIN", "127.0.0.1:0"),
+        ("SAMEKEY_STATE_DIR", "elsewhere"),
+        ("SAMEKEY_LOG", "off"),
+    ];
+    let samekey = Samekey::run_with(folder.clone(), &variables).await;
+    assert_eq!(client::get(samekey.admin, "/readyz").await.status, 200);
+    assert!(folder.path().join("elsewhere/public/ca.pem").is_file());
+    assert_eq!(samekey.log().len(), 1, "the line at start, and no other: {:#?}", samekey.log());
+}
+
+#[tokio::test]
+async fn with_no_config_file_every_host_is_covered() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    provider.script("s", "429 retry_after_ms=5");
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let free = [("SAMEKEY_LISTEN", "127.0.0.1:0"), ("SAMEKEY_ADMIN", "127.0.0.1:0")];
+    let samekey = Samekey::run_with(folder.clone(), &free).await;
+    assert!(folder.path().join("samekey-data/public/ca.pem").is_file());
+    samekey.logged(&["samekey is up", "built in"]).await;
+    let client = Client::trusting(&samekey, "");
+    let answer = client.post(&provider.ports.http_url("/s/s/v1/jobs"), "{}").await;
+    assert_eq!((answer.status.as_u16(), answer.header("samekey-attempts")), (201, "2"));
+    assert!(!answer.header("idempotency-key").is_empty());
+    let exchanges = r#"samekey_exchanges_total{method="POST",route="default",source="upstream",status="2xx"}"#;
+    samekey.until(exchanges, 1.0).await;
+}
+
+/// A config with one route of this name, for `provider`.
+fn one_route(name: &str) -> String {
+    format!(
+        "listeners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
+         state: {{dir: state, journal: memory}}\n\
+         routes:\n  - {{name: {name}, match: {{hosts: ['*']}}}}\n"
+    )
+}
+
+/// Starts on route `before`, changes the file in some way, and wants route `after` in force.
+async fn check_reload(write: fn(&Path, &str), change: fn(&Samekey, &str)) {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    write(folder.path(), &one_route("before"));
+    let samekey = Samekey::run_in(folder).await;
+    change(&samekey, &one_route("after"));
+    samekey.until(r#"samekey_config_reloads_total{result="ok"}"#, 1.0).await;
+    let routes = client::get(samekey.admin, "/api/routes").await;
+    assert_eq!(routes.json()["routes"][0]["name"], "after");
+    samekey.logged(&["the config was loaded anew", "samekey.yaml"]).await;
+}
+
+/// The file itself.
+fn as_file(folder: &Path, text: &str) {
+    fs::write(folder.join("samekey.yaml"), text).expect("written");
+}
+
+/// As Kubernetes mounts a `ConfigMap`: the file is a link through `..data`.
+fn as_config_map(folder: &Path, text: &str) {
+    let version = folder.join("..v1");
+    fs::create_dir(&version).expect("made");
+    fs::write(version.join("samekey.yaml"), text).expect("written");
+    symlink("..v1", folder.join("..data")).expect("linked");
+    symlink("..data/samekey.yaml", folder.join("samekey.yaml")).expect("linked");
+}
+
+#[tokio::test]
+async fn a_changed_file_is_loaded() {
+    check_reload(as_file, |samekey, text| as_file(samekey.path(), text)).await;
+    check_reload(as_file, |samekey, text| {
+        let other = samekey.path().join("other.yaml");
+        fs::write(&other, text).expect("written");
+        fs::rename(other, samekey.config()).expect("renamed");
+    })
+    .await;
+    check_reload(as_config_map, |samekey, text| {
+        let folder = samekey.path();
+        let version = folder.join("..v2");
+        fs::create_dir(&version).expect("made");
+        fs::write(version.join("samekey.yaml"), text).expect("written");
+        symlink("..v2", folder.join("..data_tmp")).expect("linked");
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("renamed");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hangup_signal_loads_the_file_that_is_there() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    as_file(folder.path(), &one_route("a"));
+    let samekey = Samekey::run_in(folder).await;
+    samekey.signal(Signal::HUP);
+    samekey.until(r#"samekey_config_reloads_total{result="ok"}"#, 1.0).await;
+    samekey.logged(&["the config was loaded anew"]).await;
+}
+
+#[tokio::test]
+async fn a_bad_file_changes_nothing_and_is_told() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    as_file(folder.path(), &one_route("before"));
+    let samekey = Samekey::run_in(folder).await;
+    as_file(samekey.path(), "routes: [{name: after, match: {hosts: ['*']}, retry: {atempts: 3}}]");
+    samekey.until(r#"samekey_config_reloads_total{result="failed"}"#, 1.0).await;
+    samekey.logged(&["ERROR", "samekey.yaml:1: routes[0].retry.atempts"]).await;
+    let told = post(&samekey, "/api/reload").await;
+    assert_eq!(told.status, 422, "{}", told.text());
+    assert!(told.text().contains("routes[0].retry.atempts"), "{}", told.text());
+    let routes = client::get(samekey.admin, "/api/routes").await;
+    assert_eq!(routes.json()["routes"][0]["name"], "before");
+    as_file(samekey.path(), &one_route("after"));
+    samekey.until(r#"samekey_config_reloads_total{result="ok"}"#, 1.0).await;
+}
+
+async fn post(samekey: &Samekey, path: &str) -> crate::support::Answer {
+    let url = format!("http://{}{path}", samekey.admin);
+    let uri: http::Uri = url.parse().expect("a URL");
+    let stream = tokio::net::TcpStream::connect(samekey.admin).await.expect("it listens");
+    let request = client::request(Method::POST, &uri, &[], "");
+    client::over_http1(stream, request).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn what_takes_a_restart_is_named() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    as_file(folder.path(), &one_route("a"));
+    let samekey = Samekey::run_in(folder).await;
+    let changed = one_route("a").replace("{dir: state,", "{dir: other,");
+    as_file(samekey.path(), &changed);
+    samekey.logged(&["this change takes a restart", r#""key":"state""#]).await;
+}
+
+/// A route that stays as it is over a reload, and the text that brings one about.
+async fn reloaded(samekey: &Samekey) {
+    let text = fs::read_to_string(samekey.config()).expect("it is there");
+    as_file(samekey.path(), &format!("{text}\nshutdown: {{grace: 1s}}\n"));
+    samekey.until(r#"samekey_config_reloads_total{result="ok"}"#, 1.0).await;
+}
+
+#[tokio::test]
+async fn a_spent_budget_stays_spent_over_a_reload() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    provider.script("s", "503 forever");
+    let samekey = Samekey::beside(
+        &provider,
+        "routes:\n  - {name: r, match: {hosts: [localhost]}, retry: {backoff: {initial: 1ms}, \
+         budget: {ratio: 0, min_per_second: 0, burst: 1}}}",
+    )
+    .await;
+    let (client, url) = (Client::through(&samekey), provider.ports.https_url("/s/s/status/200"));
+    let stopped = async |wanted: (&str, &str)| {
+        let answer = client.get(&url).await;
+        assert_eq!((answer.header("samekey-attempts"), answer.header("samekey-stop")), wanted);
+    };
+    stopped(("2", "budget")).await;
+    reloaded(&samekey).await;
+    stopped(("1", "budget")).await;
+}
+
+#[tokio::test]
+async fn a_claim_is_joined_and_replayed_over_a_reload() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    provider.script("s", "held");
+    let samekey =
+        Samekey::beside(&provider, "routes:\n  - {name: r, match: {hosts: [localhost]}}").await;
+    let (client, url) = (Client::through(&samekey), provider.ports.https_url("/s/s/v1/jobs"));
+    let order = || client.send(Method::POST, &url, &[("idempotency-key", "order-1")], "{}");
+    let (first, joined) = tokio::join!(order(), async {
+        provider.arrived("s", 1).await;
+        reloaded(&samekey).await;
+        let (second, ()) = tokio::join!(order(), async {
+            samekey.until(r#"samekey_inflight_exchanges{route="r"}"#, 2.0).await;
+            provider.release();
+        });
+        second
+    });
+    let third = order().await;
+    assert_eq!(joined.header("samekey-replay"), "joined", "{joined:#?}");
+    assert_eq!(third.header("samekey-replay"), "stored", "{third:#?}");
+    assert_eq!((first.status.as_u16(), provider.seen("s").len()), (201, 1));
+    assert!(first.body == joined.body && first.body == third.body);
+}
+
+#[tokio::test]
+async fn a_pause_lasts_over_a_reload() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    provider.script("s", "429 retry_after=1");
+    let samekey = Samekey::beside(
+        &provider,
+        "routes:\n  - {name: r, match: {hosts: [localhost]}, retry: {attempts: 1}}",
+    )
+    .await;
+    let (client, url) = (Client::through(&samekey), provider.ports.https_url("/s/s/status/200"));
+    assert_eq!(client.get(&url).await.status, 429);
+    reloaded(&samekey).await;
+    assert_eq!(client.get(&url).await.status, 200);
+    let waited = samekey.metric(r#"samekey_limit_wait_seconds_sum{route="r"}"#).await;
+    assert!(waited > 0.2, "the second waited for the pause of the first, not {waited} s");
+}
+
+#[tokio::test]
+async fn retry_spending_can_be_switched_off() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    provider.script("s", "503; reset_before");
+    let samekey = Samekey::beside(
+        &provider,
+        "defaults: {retry: {backoff: {initial: 1ms}, budget: {ratio: 0, min_per_second: 0, burst: 0}}}\n\
+         routes:\n  - {name: r, match: {hosts: [localhost]}}",
+    )
+    .await;
+    let answer = Client::through(&samekey).get(&provider.ports.https_url("/s/s/status/200")).await;
+    let seen = (answer.status.as_u16(), answer.header("samekey-attempts"), answer.header("samekey-stop"));
+    assert_eq!(seen, (503, "1", "budget"));
+}

@@ -197,6 +197,7 @@ impl Step {
         }
         match word.split_once('=').unwrap_or((word, "")) {
             ("effect", "") => self.effect = true,
+            ("held", "") => self.held = true,
             ("chunked", "") => self.shape = Shape::Chunked,
             ("until_close", "") => (self.shape, self.then) = (Shape::UntilClose, Then::Close),
             ("then_close", "") => self.then = Then::Close,

@@ -97,12 +97,13 @@ fn a_route_retries_within_reason() {
             &["retry.backoff.max: `initial` (200ms) must not be above `max` (199ms)"],
         ),
         ("retry: {backoff: {initial: 5s, max: 5s}}", &[]),
-        ("retry: {budget: {ratio: 1, burst: 2}}", &[]),
+        ("retry: {backoff: {initial: 0}}", &["retry.backoff.initial: must be at least 1ms (got 0)"]),
+        ("retry: {budget: {ratio: 1, burst: 1}}", &[]),
         (
-            "retry: {budget: {ratio: 1.001, burst: 1}}",
+            "retry: {budget: {ratio: 1.001, burst: -1}}",
             &[
                 "retry.budget.ratio: must be from 0 to 1, in steps of 0.001 (got 1.001)",
-                "retry.budget.burst: must be at least 2 (got 1)",
+                "retry.budget.burst: must be at least 0 (got -1)",
             ],
         ),
         (
@@ -110,12 +111,7 @@ fn a_route_retries_within_reason() {
             &["retry.budget.ratio: must be from 0 to 1, in steps of 0.001 (got `.nan`)"],
         ),
         ("retry: {budget: {ratio: 0}}", &[]),
-        (
-            "retry: {budget: {ratio: 0, min_per_second: 0}}",
-            &[
-                "retry.budget.ratio: must be above 0 where `min_per_second` is 0: what is spent would never come back",
-            ],
-        ),
+        ("retry: {budget: {ratio: 0, min_per_second: 0, burst: 0}}", &[]),
         ("retry: {unsafe: yes}", &["retry.unsafe: must be true or false (got `yes`)"]),
         (
             "retry: {retry_after_max: 0, attempt_timeout: 0}",

@@ -406,3 +406,205 @@ impl fmt::Debug for Kept {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::exchange::tests::{
+        Piece, data, fed, full, measured, next, rest, streamed, trailers,
+    };
+
+    fn room(memory_max: u64, disk_max: u64) -> (Room, TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        (Room::new(dir.path().to_owned(), memory_max, disk_max), dir)
+    }
+
+    fn caps(memory: u64, disk: u64) -> Caps {
+        Caps { memory, disk }
+    }
+
+    fn pieces(texts: &[&'static str]) -> Body {
+        streamed(texts.iter().map(|text| data(text)))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_again_from_memory_and_gives_its_room_back() {
+        let (room, _dir) = room(100, 0);
+        let held = Held::new(pieces(&["ab", "cd"]), caps(8, 0), &room);
+        let mut reader = held.reader();
+        assert_eq!(next(&mut reader).await.as_deref(), Some("ab"));
+        assert_eq!(room.used(), (2, 0), "it is copied as it comes, and no faster");
+        assert_eq!(rest(&mut reader).await, "cd");
+        for _again in 0..2 {
+            assert!(held.is_replayable());
+            reader = held.reader();
+            assert_eq!(rest(&mut reader).await, "abcd");
+        }
+        assert_eq!(room.used(), (4, 0));
+        drop(held);
+        drop(reader);
+        assert_eq!(room.used(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_memory_cannot_hold_is_read_back_from_a_nameless_file() {
+        let (room, dir) = room(100, 100);
+        let held = Held::new(pieces(&["abc", "def", "g"]), caps(4, 8), &room);
+        for _again in 0..3 {
+            assert_eq!(rest(&mut held.reader()).await, "abcdefg");
+        }
+        assert_eq!(room.used(), (3, 4));
+        let files = std::fs::read_dir(dir.path()).expect("the directory is there");
+        assert_eq!(files.count(), 0);
+        drop(held);
+        assert_eq!(room.used(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_kept_up_to_each_cap_and_costs_its_reader_nothing_past_it() {
+        const ROOMY: (u64, u64) = (100, 100);
+        for (caps, most, texts, used) in [
+            (caps(4, 0), ROOMY, &["abc"][..], Some((3, 0))),
+            (caps(4, 0), ROOMY, &["abcd"], Some((4, 0))),
+            (caps(4, 0), ROOMY, &["ab", "cd"], Some((4, 0))),
+            (caps(4, 0), ROOMY, &["abcde"], None),
+            (caps(4, 0), ROOMY, &["ab", "cde", "fg"], None),
+            (caps(2, 4), ROOMY, &["ab", "cde"], Some((2, 3))),
+            (caps(2, 4), ROOMY, &["ab", "cdef"], Some((2, 4))),
+            (caps(2, 4), ROOMY, &["ab", "cd", "ef"], Some((2, 4))),
+            (caps(2, 4), ROOMY, &["ab", "cdefg"], None),
+            (caps(2, 4), ROOMY, &["ab", "cdef", "g", "h"], None),
+            // The same, where all bodies together have used up their room.
+            (caps(9, 9), (4, 0), &["abcd"], Some((4, 0))),
+            (caps(9, 9), (4, 0), &["abcd", "e"], None),
+            (caps(9, 9), (4, 2), &["abcd", "ef"], Some((4, 2))),
+            (caps(9, 9), (4, 2), &["abcd", "ef", "g"], None),
+            (caps(9, 9), (0, 0), &["a"], None),
+            (caps(0, 0), ROOMY, &["a"], None),
+        ] {
+            let (room, _dir) = room(most.0, most.1);
+            let held = Held::new(pieces(texts), caps, &room);
+            let mut reader = held.reader();
+            assert_eq!(rest(&mut reader).await, texts.concat(), "{caps:?} {most:?}");
+            assert_eq!(held.is_replayable(), used.is_some(), "{caps:?} {most:?} {texts:?}");
+            assert_eq!(room.used(), used.unwrap_or_default(), "{caps:?} {most:?} {texts:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_known_not_to_fit_is_not_begun() {
+        let (room, _dir) = room(100, 100);
+        for (caps, replayable) in [(caps(2, 2), true), (caps(2, 1), false), (caps(0, 0), false)] {
+            let held = Held::new(measured(&["ab", "cd"]), caps, &room);
+            assert_eq!(held.is_replayable(), replayable);
+            let mut reader = held.reader();
+            assert_eq!(reader.length(), Some(4));
+            assert_eq!(next(&mut reader).await.as_deref(), Some("ab"));
+            assert_eq!(room.used().0, if replayable { 2 } else { 0 });
+            assert_eq!(rest(&mut reader).await, "cd");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_costs_the_copy_and_not_the_exchange() {
+        let nowhere = Room::new(PathBuf::from("/nonexistent/spill"), 100, 100);
+        let held = Held::new(pieces(&["ab", "cd"]), caps(2, 100), &nowhere);
+        assert_eq!(rest(&mut held.reader()).await, "abcd");
+        assert!(!held.is_replayable());
+        assert_eq!(nowhere.used(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_second_reader_takes_over_and_goes_on_with_what_still_comes() {
+        let (room, _dir) = room(100, 100);
+        for caps in [caps(100, 0), caps(0, 100), caps(2, 100)] {
+            let (client, body) = fed();
+            let held = Held::new(body, caps, &room);
+            let send = |piece: Piece| client.send(piece).expect("it is being read");
+            let (mut first, mut second) = (held.reader(), Body::empty());
+            send(data("ab"));
+            assert_eq!(next(&mut first).await.as_deref(), Some("ab"));
+            send(data("cd"));
+            for _each in 0..2 {
+                second = held.reader();
+                assert_eq!(next(&mut second).await.as_deref(), Some("ab"), "from the start");
+            }
+            assert_eq!(next(&mut first).await.as_deref(), Some("!"), "it was superseded");
+            assert_eq!(next(&mut second).await.as_deref(), Some("cd"));
+            send(data("ef"));
+            drop(client);
+            assert_eq!(rest(&mut second).await, "ef");
+            assert_eq!(rest(&mut held.reader()).await, "abcdef");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_over_during_a_write_loses_nothing() {
+        let (room, _dir) = room(100, 100);
+        let held = Held::new(pieces(&["abc", "def"]), caps(0, 100), &room);
+        let mut first = held.reader();
+        let begun = std::future::poll_fn(|cx| {
+            let polled = std::pin::Pin::new(&mut first).poll_frame(cx);
+            Poll::Ready(polled.is_pending())
+        });
+        assert!(begun.await, "the write is under way");
+        assert_eq!(rest(&mut held.reader()).await, "abcdef");
+        assert_eq!(rest(&mut held.reader()).await, "abcdef");
+    }
+
+    #[tokio::test]
+    async fn trailers_and_breaks_come_again() {
+        let (room, _dir) = room(100, 0);
+        let broken = || Err(BodyError::ClientLeft);
+        for (body, wanted, replayable) in [
+            (streamed([data("ab"), trailers("x-sum")]), "ab*", true),
+            (streamed([trailers("x-sum")]), "*", true),
+            (streamed([data("ab"), broken()]), "ab!", false),
+            (full("ab"), "ab", true),
+            (Body::empty(), "", true),
+        ] {
+            let held = Held::new(body, caps(8, 0), &room);
+            assert_eq!(rest(&mut held.reader()).await, wanted);
+            assert_eq!(held.is_replayable(), replayable, "{wanted}");
+            assert_eq!(rest(&mut held.reader()).await, wanted);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_filled_up_to_the_cap_in_memory_and_stays_whole() {
+        let (room, _dir) = room(100, 100);
+        let whole = |text: &'static str| Ok(Filled::Whole(Bytes::from_static(text.as_bytes())));
+        for (body, wanted, text) in [
+            (full("abcdefgh"), whole("abcdefgh"), "abcdefgh"), // it is there in any case
+            (pieces(&["abc", "d"]), whole("abcd"), "abcd"),
+            (pieces(&["abcd"]), whole("abcd"), "abcd"),
+            (pieces(&[]), whole(""), ""),
+            (pieces(&["abc", "de", "f"]), Ok(Filled::TooLarge), "abcdef"),
+            (measured(&["abc", "d"]), whole("abcd"), "abcd"),
+            (measured(&["abc", "de"]), Ok(Filled::TooLarge), "abcde"),
+            (streamed([data("a"), Err(BodyError::ClientLeft)]), Err(BodyError::ClientLeft), "a!"),
+        ] {
+            let held = Held::new(body, caps(4, 100), &room);
+            assert_eq!(held.fill().await, wanted, "{text}");
+            assert_eq!(held.fill().await, wanted, "{text}");
+            assert_eq!(rest(&mut held.reader()).await, text);
+            assert_eq!(rest(&mut held.reader()).await, text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_body_is_not_copied_twice() {
+        let (room, _dir) = room(100, 0);
+        let held = Held::new(pieces(&["ab"]), caps(8, 0), &room);
+        assert!(matches!(held.fill().await, Ok(Filled::Whole(_))));
+        let reader = held.reader();
+        assert!(Held::is_at_hand(&reader));
+        let again = Held::new(reader, caps(0, 0), &room);
+        drop(held);
+        assert_eq!(room.used(), (2, 0));
+        assert!(again.is_replayable());
+        assert_eq!(rest(&mut again.reader()).await, "ab");
+    }
+}

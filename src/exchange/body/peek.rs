@@ -93,3 +93,68 @@ impl http_body::Body for Resumed {
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::exchange::tests::{data, fed, full, measured, next, rest, streamed, trailers};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_seen_whole_up_to_the_limit_and_is_always_whole_afterwards() {
+        let pieces = || [data("ab"), data("cd")];
+        let broke = Err(BodyError::UpstreamBroke);
+        for (body, limit, whole, text) in [
+            (Body::empty(), 0, Some(""), ""),
+            (full("abcd"), 5, Some("abcd"), "abcd"),
+            (full("abcd"), 4, Some("abcd"), "abcd"),
+            (full("abcd"), 3, None, "abcd"),
+            (streamed(pieces()), 4, Some("abcd"), "abcd"),
+            (streamed(pieces()), 3, None, "abcd"),
+            (streamed(pieces()), 1, None, "abcd"),
+            (measured(&["ab", "cd"]), 4, Some("abcd"), "abcd"),
+            (measured(&["ab", "cd"]), 3, None, "abcd"),
+            (streamed([data("ab"), trailers("x-sum")]), 9, None, "ab*"),
+            (streamed([data("ab"), broke]), 9, None, "ab!"),
+            (streamed([]), 9, Some(""), ""),
+        ] {
+            let length = body.length();
+            let mut peeked = body.peek(limit, SECOND).await;
+            let seen = peeked.whole.as_ref().map(|whole| String::from_utf8_lossy(whole));
+            assert_eq!(seen.as_deref(), whole, "{text} under {limit}");
+            assert!(length.is_none() || peeked.body.length() == length, "{text} under {limit}");
+            assert_eq!(rest(&mut peeked.body).await, text, "under {limit}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_is_given_back_when_patience_ends() {
+        let (upstream, body) = fed();
+        let send = |piece| upstream.send(piece).expect("it is being read");
+        send(data("ab"));
+        let started = Instant::now();
+        let mut peeked = body.peek(100, SECOND).await;
+        assert_eq!(started.elapsed(), SECOND);
+        assert_eq!(peeked.whole, None);
+        send(data("cd"));
+        assert_eq!(next(&mut peeked.body).await.as_deref(), Some("ab"));
+        assert_eq!(next(&mut peeked.body).await.as_deref(), Some("cd"));
+        drop(upstream);
+        assert_eq!(next(&mut peeked.body).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_whole_holds_its_slot_no_longer() {
+        for (limit, holders) in [(4, 1), (3, 2)] {
+            let slot = Arc::new(());
+            let body = streamed([data("ab"), data("cd")]).holding(slot.clone());
+            let peeked = body.peek(limit, SECOND).await;
+            assert_eq!(Arc::strong_count(&slot), holders, "under {limit}");
+            drop(peeked);
+            assert_eq!(Arc::strong_count(&slot), 1);
+        }
+    }
+}

@@ -135,7 +135,7 @@ impl Memory {
                 let fits = |record: &Record| self.0.take(record.size());
                 let record = settlement.record.filter(fits);
                 let kept_until = Instant::now() + settlement.ttl;
-                let known_until = Instant::now() + settlement.ttl.max(settlement.keep_key);
+                let known_until = kept_until + settlement.keep_key;
                 State::Completed { record, captured: settlement.captured, kept_until, known_until }
             }
             End::Unknown | End::Released => State::Unknown,
@@ -178,7 +178,6 @@ impl Memory {
         let claim = Claim {
             id,
             epoch,
-            exchange,
             first_sent,
             ambiguous_before: false,
             progress: sender,

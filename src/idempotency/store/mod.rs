@@ -18,6 +18,8 @@ pub mod record;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod model;
 
 use std::time::Duration;
 
@@ -122,7 +124,6 @@ pub(super) struct Progress {
 pub struct Claim {
     id: RecordId,
     epoch: u64,
-    exchange: ExchangeId,
     first_sent: Instant,
     ambiguous_before: bool,
     progress: watch::Sender<Progress>,

@@ -57,6 +57,11 @@ impl Client {
         Self { proxy: samekey.proxy, ca_pem: samekey.ca_pem(), h2: false }
     }
 
+    /// Goes through `samekey`, and trusts these certificates alone.
+    pub(crate) fn trusting(samekey: &Samekey, ca_pem: &str) -> Self {
+        Self { proxy: samekey.proxy, ca_pem: ca_pem.to_owned(), h2: false }
+    }
+
     /// Speaks HTTP/2 inside tunnels.
     pub(crate) fn h2(mut self) -> Self {
         self.h2 = true;
@@ -176,7 +181,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     over_http1(stream, request).await.expect("an answer")
 }
 
-fn request(method: Method, uri: &Uri, headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn request(method: Method, uri: &Uri, headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(Bytes::from(body.to_owned())));
     *request.method_mut() = method;
     *request.uri_mut() = uri.clone();

@@ -61,12 +61,18 @@ impl Samekey {
 
     /// Starts in a folder that holds a `samekey.yaml`.
     pub(crate) async fn run_in(folder: Arc<TempDir>) -> Self {
+        Self::run_with(folder, &[]).await
+    }
+
+    /// Starts in a folder, with these variables laid over its config.
+    pub(crate) async fn run_with(folder: Arc<TempDir>, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BINARY);
         command
             .arg("run")
             .current_dir(folder.path())
             .env_remove("SAMEKEY_CONFIG")
             .env("SAMEKEY_LOG_FORMAT", "json")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -124,6 +130,21 @@ impl Samekey {
     /// Its folder.
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Waits for a line of the log that holds all of these words, for at most ten seconds.
+    pub(crate) async fn logged(&self, words: &[&str]) -> String {
+        let found = async {
+            loop {
+                let mut lines = self.log().into_iter();
+                if let Some(line) = lines.find(|line| words.iter().all(|word| line.contains(word))) {
+                    break line;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(10), found).await;
+        found.unwrap_or_else(|_late| panic!("no line with {words:?}: {:#?}", self.log()))
     }
 
     /// What it logged so far.

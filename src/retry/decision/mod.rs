@@ -192,4 +192,6 @@ const SIGNED_FOR: Duration = Duration::from_mins(4);
 const LEAST_ATTEMPT: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -62,8 +62,14 @@ fn is_ambiguous(attempt: &Attempt) -> bool {
     match attempt.outcome {
         Outcome::Ambiguous => true,
         Outcome::Failed | Outcome::Throttled => !attempt.did_nothing,
-        Outcome::NotSent | Outcome::Refused | Outcome::Replayed | Outcome::Done => false,
+        // A 408 or a 409 that the upstream wanted to see again.
+        Outcome::Done => !attempt.did_nothing && attempt.status.is_some_and(is_error),
+        Outcome::NotSent | Outcome::Refused | Outcome::Replayed => false,
     }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// Whether a request whose outcome is unknown may be sent again under its key.

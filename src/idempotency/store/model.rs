@@ -1,0 +1,183 @@
+//! Whatever is done to a store, in whatever order, it answers as a small model does.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::contract::{KEEP_KEY, Make, ROOMY, TTL, exchange, id, print, settlement};
+use super::*;
+
+#[test]
+fn memory_does_what_the_model_does() {
+    check(|bytes_max| Store::Memory(Memory::new(bytes_max)));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Reserve(u8),
+    Settle(u8, End),
+    /// Its owner is dropped; the flag says whether it had begun to send.
+    Abandon(u8, bool),
+    /// With what was last read of it, however long ago.
+    Resume(u8),
+    Pass(Duration),
+    Sweep,
+    Forget(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    InFlight { ambiguous_before: bool },
+    Completed { has_record: bool, since: Instant },
+    Unknown,
+}
+
+/// The model: a state for each key that has one, and how often it was claimed.
+#[derive(Default)]
+struct Model {
+    states: HashMap<u8, State>,
+    lives: HashMap<u8, u32>,
+}
+
+impl Model {
+    /// The state of a key, once time has had its way with it.
+    fn state(&mut self, n: u8) -> Option<State> {
+        let state = *self.states.get(&n)?;
+        let State::Completed { has_record, since } = state else { return Some(state) };
+        if since.elapsed() >= TTL + KEEP_KEY {
+            self.states.remove(&n);
+            return None;
+        }
+        Some(State::Completed { has_record: has_record && since.elapsed() < TTL, since })
+    }
+
+    fn claim(&mut self, n: u8, ambiguous_before: bool) {
+        self.states.insert(n, State::InFlight { ambiguous_before });
+        *self.lives.entry(n).or_default() += 1;
+    }
+
+    fn end(&mut self, n: u8, end: End) {
+        let since = Instant::now();
+        match end {
+            End::Completed => self.states.insert(n, State::Completed { has_record: true, since }),
+            End::NotRetained => self.states.insert(n, State::Completed { has_record: false, since }),
+            End::Unknown => self.states.insert(n, State::Unknown),
+            End::Released => self.states.remove(&n),
+        };
+    }
+}
+
+/// The store, the model beside it, and what was taken from the store so far.
+struct Play {
+    store: Store,
+    model: Model,
+    claims: HashMap<u8, Claim>,
+    read: HashMap<u8, (Open, u32)>,
+}
+
+impl Play {
+    fn reserve(&mut self, n: u8) {
+        let reserved = self.store.reserve(id(n), Some(print(n)), exchange(0), Instant::now());
+        match (reserved.expect("there is room"), self.model.state(n)) {
+            (Reserved::Claimed(claim), None) => {
+                self.model.claim(n, false);
+                assert!(self.claims.insert(n, claim).is_none(), "one claim a key");
+            }
+            (Reserved::InFlight(_), Some(State::InFlight { .. })) => {}
+            (Reserved::Completed(done), Some(State::Completed { has_record, .. })) => {
+                assert_eq!(done.record.is_some(), has_record);
+                assert_eq!(done.fingerprint, Some(print(n)));
+            }
+            (Reserved::Unknown(open), Some(State::Unknown)) => {
+                self.read.insert(n, (open, self.model.lives[&n]));
+            }
+            (found, wanted) => panic!("{found:?} where the model has {wanted:?}"),
+        }
+    }
+
+    fn resume(&mut self, n: u8) {
+        let Some((open, life)) = self.read.get(&n) else { return };
+        let resumed = self.store.resume(id(n), open);
+        let current = *life == self.model.lives[&n];
+        let wanted = current && matches!(self.model.state(n), Some(State::Unknown));
+        assert_eq!(resumed.is_some(), wanted);
+        if let Some(claim) = resumed {
+            self.model.claim(n, true);
+            self.claims.insert(n, claim);
+        }
+    }
+
+    fn abandon(&mut self, n: u8, sending: bool) {
+        let Some(mut claim) = self.claims.remove(&n) else { return };
+        let before = matches!(self.model.state(n), Some(State::InFlight { ambiguous_before: true }));
+        if sending {
+            claim.begin_sending();
+        }
+        drop(claim);
+        self.model.end(n, if before || sending { End::Unknown } else { End::Released });
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Reserve(n) => self.reserve(n),
+            Step::Resume(n) => self.resume(n),
+            Step::Abandon(n, sending) => self.abandon(n, sending),
+            Step::Settle(n, end) => {
+                if let Some(claim) = self.claims.remove(&n) {
+                    claim.settle(settlement(end));
+                    self.model.end(n, end);
+                }
+            }
+            Step::Pass(time) => tokio::time::advance(time).await,
+            Step::Sweep => {
+                self.store.sweep(Instant::now());
+                let known = (0..KEYS).filter(|n| self.model.state(*n).is_some()).count();
+                assert_eq!(self.store.size().0, known as u64);
+            }
+            Step::Forget(n) => {
+                self.store.forget(&id(n));
+                if !matches!(self.model.state(n), Some(State::InFlight { .. })) {
+                    self.model.states.remove(&n);
+                }
+            }
+        }
+    }
+}
+
+async fn play(store: Store, script: &[Step]) {
+    let (model, claims, read) = (Model::default(), HashMap::new(), HashMap::new());
+    let mut play = Play { store, model, claims, read };
+    for step in script {
+        play.step(*step).await;
+        assert!(play.store.size().0 <= u64::from(KEYS));
+    }
+    play.claims.clear();
+    (0..KEYS).for_each(|n| play.store.forget(&id(n)));
+    assert_eq!(play.store.size(), (0, 0), "everything was given back");
+}
+
+fn check(make: Make) {
+    let ends = vec![End::Completed, End::NotRetained, End::Released, End::Unknown];
+    let key = || 0..KEYS;
+    let step = prop_oneof![
+        6 => key().prop_map(Step::Reserve),
+        3 => (key(), prop::sample::select(ends)).prop_map(|(n, end)| Step::Settle(n, end)),
+        2 => (key(), any::<bool>()).prop_map(|(n, sending)| Step::Abandon(n, sending)),
+        3 => key().prop_map(Step::Resume),
+        1 => prop::sample::select(vec![TTL / 2, TTL, KEEP_KEY / 2, KEEP_KEY]).prop_map(Step::Pass),
+        1 => Just(Step::Sweep),
+        1 => key().prop_map(Step::Forget),
+    ];
+    let mut runner = TestRunner::new(Config::with_cases(500));
+    let held = runner.run(&prop::collection::vec(step, 0..60), |script| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
+        runtime.block_on(play(make(ROOMY), &script));
+        Ok(())
+    });
+    held.expect("the store does what the model does");
+}
+
+/// Few, so that a script meets each of them often.
+const KEYS: u8 = 3;

@@ -14,11 +14,11 @@ use samekey::exchange::headers::{clean_request, clean_response};
 use samekey::exchange::id::Names;
 use samekey::exchange::trail::End;
 use samekey::idempotency::Carrier;
+use samekey::idempotency::Principal;
 use samekey::idempotency::fingerprint::{Fingerprint, Fingerprinter};
 use samekey::idempotency::key::Secret;
 use samekey::idempotency::scope::{Caller, RecordId, principal};
 use samekey::idempotency::store::{Memory, Record, Reserved, Settlement, Store, Told};
-use samekey::idempotency::Principal;
 use samekey::retry::budget::{Budget, Cost, Terms};
 use samekey::route::{HostPattern, Matcher, PathPattern};
 use tokio::time::Instant;
@@ -57,7 +57,9 @@ fn budget() -> Result<(), Fault> {
     let terms = Terms { ratio_milli: 1000, per_second: 0, burst: u32::MAX };
     let open = Budget::new(terms, Instant::now());
     let now = Instant::now();
-    drop(open.withdraw(Cost::Two, now));
+    if open.withdraw(Cost::Two, now).is_none() {
+        return Err("a full bucket pays".into());
+    }
     time("budget: withdraw and deposit", || {
         let receipt = open.withdraw(Cost::One, now);
         open.deposit();
@@ -179,7 +181,7 @@ fn time<T>(name: &str, mut act: impl FnMut() -> T) -> Result<(), Fault> {
         }
         least = least.min(start.elapsed());
     }
-    Ok(writeln!(io::stdout(), "| {name} | {:.0} |", least.as_secs_f64() * 1e9 / f64::from(TIMES))?)
+    Ok(writeln!(io::stdout(), "| {name} | {:.1} |", least.as_secs_f64() * 1e9 / f64::from(TIMES))?)
 }
 
 const ROUTES: u32 = 20;

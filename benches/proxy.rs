@@ -62,7 +62,7 @@ impl Wishes {
     fn read() -> Result<Self, Fault> {
         let wish = |name, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.to_owned());
         Ok(Self {
-            round: Duration::from_secs_f64(wish("BENCH_SECONDS", "1").parse()?),
+            round: Duration::from_secs_f64(wish("BENCH_SECONDS", "0.8").parse()?),
             rounds: wish("BENCH_ROUNDS", "5").parse::<usize>()?.clamp(1, 1000),
             only: wish("BENCH_ONLY", ""),
         })
@@ -114,8 +114,7 @@ impl Bench {
     }
 
     async fn small(&self, bare: &Proxy, samekey: &Proxy) -> Result<(), Fault> {
-        say("\n| small requests | direct req/s | bare req/s | samekey req/s | bare CPU µs/req | samekey CPU µs/req | samekey/bare req per CPU-s | aim |")?;
-        say("| --- | --: | --: | --: | --: | --: | --: | --: |")?;
+        say(SMALL_HEAD)?;
         for row in small_rows().iter().filter(|row| self.wishes.want(row.name)) {
             let mut rounds = Rounds::default();
             if row.ask.is_replay {
@@ -125,7 +124,8 @@ impl Bench {
             for _ in 0..self.wishes.rounds {
                 let rush = async |proxy: Option<&Proxy>| {
                     let way = self.way(row.scheme, proxy);
-                    load::rush(&way, proxy, &row.ask_through(proxy), row.connections, self.wishes.round).await
+                    let (ask, length) = (row.ask_through(proxy), self.wishes.round);
+                    load::rush(&way, proxy, &ask, row.connections, length).await
                 };
                 rounds.direct.push(rush(None).await?);
                 rounds.bare.push(rush(Some(bare)).await?);
@@ -147,8 +147,7 @@ impl Bench {
     }
 
     async fn large(&self, bare: &Proxy, samekey: &Proxy) -> Result<(), Fault> {
-        say("\n| 100 MiB | direct MB/s | bare MB/s | samekey MB/s | bare CPU ms | samekey CPU ms | samekey/bare MB per CPU-s |")?;
-        say("| --- | --: | --: | --: | --: | --: | --: |")?;
+        say(LARGE_HEAD)?;
         for row in large_rows().iter().filter(|row| self.wishes.want(row.name)) {
             let mut rounds = Rounds::default();
             for _ in 0..self.wishes.rounds {
@@ -179,8 +178,7 @@ impl Bench {
         if !self.wishes.want("memory") {
             return Ok(());
         }
-        say("\n| memory (PSS) | bare | samekey |")?;
-        say("| --- | --: | --: |")?;
+        say(MEMORY_HEAD)?;
         let mut started = Vec::new();
         for kind in [Kind::Bare, Kind::Samekey] {
             started.push(mebibytes(self.start(kind).await?.pss_kib()?));
@@ -195,7 +193,8 @@ impl Bench {
             }
             say_memory(&format!("{HELD} idle {name} connections"), &cells)?;
         }
-        for (name, ask) in [("down", download("/bytes/1073741824")), ("up", upload("/v1/files", HUGE))] {
+        let (down, up) = (download("/bytes/1073741824"), upload("/v1/files", HUGE));
+        for (name, ask) in [("down", down), ("up", up)] {
             let mut cells = Vec::new();
             for kind in [Kind::Bare, Kind::Samekey] {
                 let (before, peak) = self.streamed(kind, &ask).await?;
@@ -332,6 +331,18 @@ fn raise_file_limit() -> Result<(), Fault> {
     limit.current = limit.maximum;
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
+
+const SMALL_HEAD: &str = "
+| small requests | direct req/s | bare req/s | samekey req/s \
+| bare CPU µs | samekey CPU µs | samekey/bare a CPU-second | aim |
+| --- | --: | --: | --: | --: | --: | --: | --: |";
+const LARGE_HEAD: &str = "
+| 100 MiB | direct MB/s | bare MB/s | samekey MB/s \
+| bare CPU ms | samekey CPU ms | samekey/bare a CPU-second |
+| --- | --: | --: | --: | --: | --: | --: |";
+const MEMORY_HEAD: &str = "
+| memory (PSS) | bare | samekey |
+| --- | --: | --: |";
 
 /// What is asked of an exchange without a key: `design.md` wants no more than a sixth on top.
 const UNKEYED: f64 = 0.85;

@@ -66,7 +66,8 @@ where
 
 /// 1 KiB of JSON, as an API would send it.
 pub(crate) fn kibibyte_of_json() -> Bytes {
-    let opening = r#"{"id":"job_1","status":"queued","input":{"width":1920,"height":1080},"note":""#;
+    let opening =
+        r#"{"id":"job_1","status":"queued","input":{"width":1920,"height":1080},"note":""#;
     let closing = "\"}";
     let filler = "x".repeat(1024 - opening.len() - closing.len());
     Bytes::from(format!("{opening}{filler}{closing}"))

@@ -61,7 +61,8 @@ impl Proxy {
                 let file = home.path().join("state/public/env.sh");
                 let mut proxy = Self { child, kind, address: ([0; 4], 0).into(), _home: home };
                 let address = address_in(&file).await;
-                proxy.address = address.ok_or_else(|| fs::read_to_string(log).unwrap_or_default())?;
+                proxy.address =
+                    address.ok_or_else(|| fs::read_to_string(log).unwrap_or_default())?;
                 Ok(proxy)
             }
         }

@@ -23,9 +23,7 @@ pub(super) fn router() -> Router<Desk> {
             let detail = "this is asked with another method";
             problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
         })
-        .fallback(|| async {
-            problem(StatusCode::NOT_FOUND, "not-found", "there is nothing here")
-        })
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "not-found", "there is nothing here") })
 }
 
 /// What the ledger will answer.

@@ -9,7 +9,8 @@ use crate::admin::Desk;
 use crate::app::{Core, reload};
 
 pub(super) fn of(core: &Arc<Core>) -> Desk {
-    let (refresh, status, routes, reload) = (core.clone(), core.clone(), core.clone(), core.clone());
+    let (refresh, status, routes, reload) =
+        (core.clone(), core.clone(), core.clone(), core.clone());
     Desk {
         metrics: core.metrics.clone(),
         refresh: Arc::new(move || refresh.refresh()),

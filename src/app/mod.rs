@@ -126,10 +126,7 @@ impl App {
         intercept::warm()?;
         let metrics = Metrics::new();
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
-        let authority = match &config.intercept.ca {
-            Some(files) => Authority::load(&files.cert, &files.key, config.intercept.leaf_cache)?,
-            None => Authority::load_or_make(&home.ca_dir(), config.intercept.leaf_cache)?,
-        };
+        let authority = authority(&config, &home)?;
         let roots = Roots::system();
         let trusted = roots.store(config.upstream.extra_roots.as_deref(), authority.cert_der())?;
         let ourselves = Ourselves::default();
@@ -142,17 +139,7 @@ impl App {
         )?;
         let limits = &config.upstream;
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
-        let commons = Commons {
-            store: Store::Memory(Memory::new(config.state.max_size)),
-            orphans: Orphans::default(),
-            suspensions: Suspensions::default(),
-            secret: home.secret(config.state.secret_file.as_deref())?,
-            chance: Chance::new(state::seed()?),
-            names: Arc::new(Names::new(std::process::id(), SystemTime::now())),
-            tasks: tasks.clone(),
-            room: Room::new(home.spill_dir(), config.state.held_memory, config.state.held_disk),
-            metrics: metrics.clone(),
-        };
+        let commons = commons(&config, &home, &tasks, &metrics)?;
         let (gates, budgets) = (Gates::default(), DashMap::new());
         let lasting = |route: &Route| lasting(route, &gates, &budgets, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
@@ -260,6 +247,34 @@ impl Reloader {
     }
 }
 
+fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
+    let leaf_cache = config.intercept.leaf_cache;
+    match &config.intercept.ca {
+        Some(files) => Authority::load(&files.cert, &files.key, leaf_cache),
+        None => Authority::load_or_make(&home.ca_dir(), leaf_cache),
+    }
+}
+
+fn commons(
+    config: &Config,
+    home: &Home,
+    tasks: &TaskTracker,
+    metrics: &Metrics,
+) -> Result<Commons, StateFault> {
+    let state = &config.state;
+    Ok(Commons {
+        store: Store::Memory(Memory::new(state.max_size)),
+        orphans: Orphans::default(),
+        suspensions: Suspensions::default(),
+        secret: home.secret(state.secret_file.as_deref())?,
+        chance: Chance::new(state::seed()?),
+        names: Arc::new(Names::new(std::process::id(), SystemTime::now())),
+        tasks: tasks.clone(),
+        room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
+        metrics: metrics.clone(),
+    })
+}
+
 fn lasting(
     route: &Route,
     gates: &Gates,
@@ -300,7 +315,7 @@ async fn bind_admin(address: &str) -> Result<(TcpListener, SocketAddr), StartFau
 /// a wildcard address on loopback.
 fn proxy_url(listeners: &[Listener]) -> String {
     let forward = |listener: &&Listener| listener.spec().mode == crate::listen::Mode::Forward;
-    let first = listeners.iter().find(forward).or(listeners.first());
+    let first = listeners.iter().find(forward).or_else(|| listeners.first());
     let Some(mut address) = first.map(Listener::address) else { return String::new() };
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());

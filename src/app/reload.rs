@@ -26,7 +26,7 @@ pub(super) fn now(core: &Core) -> Result<(), String> {
         core.tried.store(Arc::new(blake3::hash(&text)));
     }
     let loaded = (core.load)();
-    core.metrics.config_reloaded(loaded.as_ref().map(|_| ()).map_err(|_| ()));
+    core.metrics.config_reloaded(&loaded);
     match loaded {
         Ok(config) => {
             let source = config.source.to_string();
@@ -71,27 +71,27 @@ fn warn_of_restart(before: &Config, after: &Config) {
     }
 }
 
-/// Watches the config file's folder: an editor's rename and a ConfigMap's swapped
+/// Watches the config file's folder: an editor's rename and a `ConfigMap`'s swapped
 /// symlink show there, and not at the file itself.
 pub(super) fn watch(core: &Arc<Core>) {
     let Source::File(path) = core.config.load().source.clone() else { return };
     let path = std::path::absolute(&path).unwrap_or(path);
-    let (changes, changed) = mpsc::channel(1);
+    let (tell, told) = mpsc::channel(1);
     let folder = path.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    let told = move |event: notify::Result<notify::Event>| {
+    let notice = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // A full channel says the same already.
-            changes.try_send(()).unwrap_or_default();
+            tell.try_send(()).unwrap_or_default();
         }
     };
-    let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+    let watcher = notify::recommended_watcher(notice).and_then(|mut watcher| {
         watcher.watch(&folder, RecursiveMode::NonRecursive)?;
         Ok(watcher)
     });
     if let Err(error) = &watcher {
         tracing::warn!(%error, "the config file cannot be watched; it is looked at now and then");
     }
-    core.background.spawn(follow(core.clone(), path, changed, watcher.ok()));
+    core.background.spawn(follow(core.clone(), path, told, watcher.ok()));
 }
 
 async fn follow(

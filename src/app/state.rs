@@ -1,8 +1,8 @@
 //! The state directory: whose it is, and what is in it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::idempotency::key::Secret;
@@ -52,8 +52,7 @@ impl Home {
     /// A [`StateFault`].
     pub fn open_beside(dir: &Path, shared: &Path) -> Result<Self, StateFault> {
         for (path, mode) in [(shared, 0o711), (dir, 0o711), (&dir.join("spill"), 0o700)] {
-            let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-            made.map_err(|error| unusable(path, error))?;
+            folder(path, mode).map_err(|error| unusable(path, error))?;
         }
         let path = dir.join("lock");
         let lock = private().open(&path).map_err(|error| unusable(&path, error))?;
@@ -101,8 +100,9 @@ impl Home {
 /// When the system has none to give.
 pub(super) fn seed() -> Result<[u8; 32], StateFault> {
     let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed)
-        .map_err(|_none| unusable(Path::new("the system's randomness"), io::Error::other("none")))?;
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_none| {
+        unusable(Path::new("the system's randomness"), io::Error::other("none"))
+    })?;
     Ok(seed)
 }
 
@@ -110,16 +110,28 @@ pub(super) fn seed() -> Result<[u8; 32], StateFault> {
 /// at once, one makes it and both read it.
 fn make_secret(path: &Path) -> io::Result<()> {
     let seed = seed().map_err(io::Error::other)?;
-    let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir)?; // mode 0600
-    writeln!(file, "{text}")?;
+    for byte in seed {
+        write!(file, "{byte:02x}")?;
+    }
+    writeln!(file)?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
         Ok(_) => Ok(()),
         Err(lost) if lost.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(failed) => Err(failed.error),
     }
+}
+
+/// A folder that is made gets this mode whatever the umask says: applications pass
+/// through to `public`. One that is there keeps what its owner gave it.
+fn folder(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 fn private() -> OpenOptions {
@@ -136,8 +148,6 @@ const SECRET_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -145,11 +155,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let home = Home::open(dir.path()).expect("it is free");
         assert!(matches!(Home::open(dir.path()), Err(StateFault::Locked(_))));
-        drop(home.secret(None).expect("it is made"));
-        let made = fs::read(dir.path().join("secret")).expect("it is there");
-        drop(home.secret(None).expect("it is read"));
-        assert_eq!(fs::read(dir.path().join("secret")).expect("it is there"), made);
-        let mode = fs::metadata(dir.path().join("secret")).expect("it is there").permissions().mode();
+        home.secret(None).expect("it is made");
+        let written = fs::read(dir.path().join("secret")).expect("it is there");
+        home.secret(None).expect("it is read");
+        assert_eq!(fs::read(dir.path().join("secret")).expect("it is there"), written);
+        let mode =
+            fs::metadata(dir.path().join("secret")).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(home);
         Home::open(dir.path()).expect("it is free again");

@@ -20,11 +20,16 @@ use crate::cli::{Stop, failed, log, runtime};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "CMD"
+    )]
     command: Vec<OsString>,
 }
 
-pub(super) fn exec(path: Option<PathBuf>, arguments: Arguments) -> Result<ExitCode, Stop> {
+pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
     // A state directory of its own, so that it works in two terminals at once; CA
     // and secret are shared, so that trust is given once and keys stay the same.
     let folder = tempfile::tempdir().map_err(failed)?;

@@ -18,7 +18,7 @@ use samekey::intercept::{self, Distrust, Why};
 use samekey::retry::budget::{Cost, Terms};
 use samekey::retry::decision::{Decision, Facts, decide, repeatable};
 use samekey::retry::outcome::{Classified, classify};
-use samekey::retry::{Attempts, Backoff, Budget, Policy};
+use samekey::retry::{Attempts, Backoff, Budget};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
@@ -47,10 +47,11 @@ struct Request {
 
 pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
     let request = read(arguments)?;
-    let outcomes: Vec<String> = match &arguments.after {
-        Some(one) => vec![one.clone()],
-        None => ["429", "500", "503", "connect", "reset", "timeout"].map(str::to_owned).to_vec(),
+    let words = match &arguments.after {
+        Some(one) => vec![one.as_str()],
+        None => vec!["429", "500", "503", "connect", "reset", "timeout"],
     };
+    let ends: Vec<_> = words.iter().map(|word| end(word)).collect::<Result<_, _>>()?;
     let config = load(path)?;
     let Origin { host, port, .. } = &request.origin;
     if let Some(why) = tunnelled(&config, &request.origin) {
@@ -69,9 +70,10 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
     };
     let mut text = String::new();
     let key = describe(&mut text, &config.source.to_string(), route, &request);
-    for outcome in outcomes {
-        let line = after(route, &request, &key, &outcome)?;
-        writeln!(text, "after {outcome:<8} {line}").expect("writing into a string never fails");
+    for (word, end) in words.into_iter().zip(ends) {
+        let attempt = classify(&end, &route.retry).ok_or_else(unasked)?;
+        let line = after(route, &request, &key, attempt);
+        writeln!(text, "after {word:<8} {line}").expect("writing into a string never fails");
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -199,9 +201,8 @@ fn key(rules: &Rules, request: &Request, effect: bool) -> (String, bool) {
     }
 }
 
-fn after(route: &Route, request: &Request, key: &Key, outcome: &str) -> Result<String, Stop> {
+fn after(route: &Route, request: &Request, key: &Key, attempt: Classified) -> String {
     let policy = &route.retry;
-    let attempt = attempt(policy, outcome)?;
     let now = Instant::now();
     let promised = key.sent && route.rules.upstream_dedupes == Some(true);
     let standing = Standing {
@@ -236,7 +237,7 @@ fn after(route: &Route, request: &Request, key: &Key, outcome: &str) -> Result<S
         }
         other => other,
     };
-    Ok(words(decision, &facts))
+    words(decision, &facts)
 }
 
 fn words(decision: Decision, facts: &Facts) -> String {
@@ -298,11 +299,11 @@ fn why(stop: StopWord) -> &'static str {
     }
 }
 
-/// What an attempt comes to that ends in this way: a status, a way to fail, or an
-/// outcome by its own word.
-fn attempt(policy: &Policy, outcome: &str) -> Result<Classified, Stop> {
+/// How an attempt ends that is asked for by a status, a way to fail, or an outcome's
+/// own word.
+fn end(word: &str) -> Result<Result<Response, Failure>, Stop> {
     let unreachable = || Failure::Unreachable { detail: String::new(), kind: "connection_refused" };
-    let result = match outcome {
+    Ok(match word {
         "connect" | "not_sent" => Err(unreachable()),
         "refused" => Err(Failure::Refused),
         "reset" | "ambiguous" => Err(Failure::Protocol { detail: String::new(), broken: true }),
@@ -312,8 +313,7 @@ fn attempt(policy: &Policy, outcome: &str) -> Result<Classified, Stop> {
         "replayed" => Ok(replayed()),
         "done" => Ok(Response::new(StatusCode::OK, Body::empty())),
         status => Ok(Response::new(status.parse().map_err(|_invalid| unasked())?, Body::empty())),
-    };
-    classify(&result, policy).ok_or_else(unasked)
+    })
 }
 
 fn replayed() -> Response {

@@ -36,8 +36,7 @@ pub(super) fn start(config: &Config) -> SetLevel {
 
 /// The line that says what listens where is told at every level.
 fn targets(level: &str) -> Targets {
-    let given = Targets::from_str(level).unwrap_or_else(|_checked| {
-        Targets::new().with_default(LevelFilter::INFO)
-    });
+    let given = Targets::from_str(level)
+        .unwrap_or_else(|_checked| Targets::new().with_default(LevelFilter::INFO));
     given.with_target("samekey::start", LevelFilter::INFO)
 }

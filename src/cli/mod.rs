@@ -24,8 +24,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// The config file [default: $SAMEKEY_CONFIG, ./samekey.yaml, /etc/samekey/samekey.yaml, built in]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
     config: Option<PathBuf>,
 }
 
@@ -66,7 +65,7 @@ pub(crate) fn run() -> ExitCode {
     let path = arguments.config;
     let done = match arguments.command.unwrap_or(Command::Run) {
         Command::Run => run::run(path),
-        Command::Exec(arguments) => exec::exec(path, arguments),
+        Command::Exec(arguments) => exec::exec(path, &arguments),
         Command::Check => check::check(path.as_deref()),
         Command::Explain(arguments) => explain::explain(path.as_deref(), &arguments),
         Command::Env(arguments) => env::env(path.as_deref(), &arguments),
@@ -103,7 +102,8 @@ fn failed(error: impl Error) -> Stop {
     let mut text = format!("samekey: {error}");
     let mut next = error.source();
     while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
         next = cause.source();
     }
     Stop::Failed(text)
@@ -130,3 +130,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
     let runtime = builder.worker_threads(threads).enable_all().build();
     runtime.map_err(|error| Stop::Failed(format!("no runtime: {error}")))
 }
+
+const CONFIG_HELP: &str = "The config file [default: $SAMEKEY_CONFIG, ./samekey.yaml, \
+                           /etc/samekey/samekey.yaml, built in]";

@@ -15,9 +15,7 @@ use tokio::time::{Instant, sleep};
 use tower::Service;
 
 use super::body::BodyError;
-use super::{
-    Body, BoxFuture, Client, Failure, Origin, Request, Response, Standing, Trail, Wishes,
-};
+use super::{Body, BoxFuture, Client, Failure, Origin, Request, Response, Standing, Trail, Wishes};
 
 /// A request to `https://api.test/v1/jobs`, from a client that waits.
 pub(crate) fn request(method: Method, body: Body) -> Request {
@@ -60,10 +58,12 @@ pub(crate) fn full(text: &'static str) -> Body {
 
 pub(crate) type Piece = Result<Frame<Bytes>, BodyError>;
 
+#[expect(clippy::unnecessary_wraps, reason = "a body is made of what may have failed")]
 pub(crate) fn data(text: &'static str) -> Piece {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a body is made of what may have failed")]
 pub(crate) fn trailers(name: &'static str) -> Piece {
     Ok(Frame::trailers(headers(&[(name, "1")])))
 }
@@ -155,7 +155,6 @@ pub(crate) struct Call {
     pub(crate) at: Instant,
     pub(crate) body: Option<Bytes>,
     pub(crate) standing: Standing,
-    pub(crate) wait_until: Option<Instant>,
 }
 
 impl Scripted {
@@ -164,11 +163,7 @@ impl Scripted {
         self.answer_after(Duration::ZERO, answer)
     }
 
-    pub(crate) fn answer_after(
-        &self,
-        after: Duration,
-        answer: Result<Response, Failure>,
-    ) -> &Self {
+    pub(crate) fn answer_after(&self, after: Duration, answer: Result<Response, Failure>) -> &Self {
         self.with(|script| script.answers.push_back((after, answer)));
         self
     }
@@ -199,10 +194,9 @@ impl Service<Request> for Scripted {
         let script = self.clone();
         Box::pin(async move {
             let (at, standing) = (Instant::now(), request.standing);
-            let wait_until = request.wait_until;
             let body = request.body.read_whole(1024 * 1024).await;
             let (after, answer) = script.with(|script| {
-                script.calls.push(Call { at, body, standing, wait_until });
+                script.calls.push(Call { at, body, standing });
                 script.answers.pop_front().expect("the script has another answer")
             });
             sleep(after).await;

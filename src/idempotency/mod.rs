@@ -137,3 +137,6 @@ pub enum Mismatch {
     /// It is forwarded: the upstream decides.
     Forward,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -228,9 +228,10 @@ fn lock(dir: &Path) -> Result<File, CaFault> {
         move |error| CaFault::File(path, error)
     };
     // The folders above stay passable: clients read `public`, which is beside `ca`.
-    if let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty()) {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o711).create(above).map_err(named(above))?;
+    if let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty())
+        && !above.is_dir()
+    {
+        files::folder(above, 0o711).map_err(named(above))?;
     }
     files::folder(dir, 0o700).map_err(named(dir))?;
     let path = dir.join("lock");

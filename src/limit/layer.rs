@@ -293,3 +293,289 @@ impl<S> fmt::Debug for Limit<S> {
         f.debug_struct("Limit").field("limits", &self.shared.limits).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use http::Method;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::exchange::tests::{Scripted, data, full, request, response, streamed};
+    use crate::exchange::trail::Attempt;
+    use crate::exchange::{Body, Outcome};
+    use crate::limit::Rate;
+    use crate::metrics::Metrics;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const RETRY_AFTER_5: &[(&str, &str)] = &[("retry-after", "5")];
+
+    fn limits() -> Limits {
+        Limits {
+            concurrency: None,
+            rate: None,
+            max_wait: SECOND * 30,
+            max_queue: 100,
+            group: None,
+        }
+    }
+
+    fn slots(slots: u32) -> Option<NonZeroU32> {
+        NonZeroU32::new(slots)
+    }
+
+    /// A limited route, and when what came through it was sent.
+    struct Bench {
+        limit: Limit<Scripted>,
+        upstream: Scripted,
+        gate: Gate,
+        metrics: Metrics,
+        began: Instant,
+        under_way: JoinSet<Result<(), Failure>>,
+    }
+
+    fn bench(limits: Limits) -> Bench {
+        let (upstream, gate, metrics) = (Scripted::default(), Gate::default(), Metrics::new());
+        let layer = LimitLayer::new(gate.clone(), limits, SECOND * 120, metrics.route("r"));
+        let limit = layer.layer(upstream.clone());
+        let (began, under_way) = (Instant::now(), JoinSet::new());
+        Bench { limit, upstream, gate, metrics, began, under_way }
+    }
+
+    impl Bench {
+        async fn send(&mut self, request: Request) -> Result<Response, Failure> {
+            self.limit.call(request).await
+        }
+
+        /// Sends a request, and goes on as soon as that waits or is done.
+        async fn begin(&mut self, request: Request) {
+            let sent = self.limit.call(request);
+            self.under_way.spawn(async { sent.await.map(drop) });
+            for _turn in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        /// Waits for all that was begun; how many of them failed.
+        async fn failures(&mut self) -> usize {
+            let ended = std::mem::take(&mut self.under_way).join_all().await;
+            ended.iter().filter(|result| result.is_err()).count()
+        }
+
+        /// When each attempt was sent, in seconds.
+        fn sent(&self) -> Vec<u64> {
+            let after = |at: Instant| at.saturating_duration_since(self.began).as_secs();
+            self.upstream.calls().iter().map(|call| after(call.at)).collect()
+        }
+    }
+
+    fn get() -> Request {
+        let request = request(Method::GET, Body::empty());
+        // Somebody wants it, whether or not its client is still there.
+        let standing = crate::exchange::Standing { outlives_client: true, ..request.standing };
+        Request { standing, ..request }
+    }
+
+    fn body(text: &'static str) -> Response {
+        response(200, &[], streamed([data(text)]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_holds_all_back_then_one_goes_first_and_the_rest_follow_its_answer() {
+        let mut bench = bench(limits());
+        bench.upstream.status(429, RETRY_AFTER_5);
+        bench.upstream.answer_after(SECOND * 2, Ok(body("first"))).status(200, &[]).status(200, &[]);
+        drop(bench.send(get()).await);
+        for _each in 0..3 {
+            bench.begin(get()).await;
+        }
+        assert_eq!(bench.failures().await, 0);
+        assert_eq!(bench.sent(), [0, 5, 7, 7]);
+        assert!(!bench.gate.has_pauses());
+        assert!(bench.metrics.text().contains(r#"samekey_pauses_total{route="r"} 1"#));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_that_is_throttled_again_makes_the_rest_wait_again() {
+        let mut bench = bench(limits());
+        bench.upstream.status(429, RETRY_AFTER_5).status(503, RETRY_AFTER_5);
+        bench.upstream.status(200, &[]).status(200, &[]);
+        drop(bench.send(get()).await);
+        for _each in 0..3 {
+            bench.begin(get()).await;
+        }
+        assert_eq!(bench.failures().await, 0);
+        assert_eq!(bench.sent(), [0, 5, 10, 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_first_fails_the_next_tries() {
+        let mut bench = bench(limits());
+        let unreachable = Failure::Unreachable { detail: String::new(), kind: "dns_error" };
+        bench.upstream.status(429, RETRY_AFTER_5);
+        bench.upstream.answer_after(SECOND, Err(unreachable));
+        bench.upstream.answer_after(SECOND, Ok(body("second"))).status(200, &[]);
+        drop(bench.send(get()).await);
+        for _each in 0..3 {
+            bench.begin(get()).await;
+        }
+        assert_eq!(bench.failures().await, 1);
+        assert_eq!(bench.sent(), [0, 5, 6, 7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_for_one_caller_and_one_upstream_unless_a_group_shares_it() {
+        let others = || {
+            let elsewhere = Origin::parse("https://other.test").expect("an origin");
+            [Request { caller: [8; 32], ..get() }, Request { origin: elsewhere, ..get() }]
+        };
+        let group = Some("g".to_owned());
+        for (limits, wanted) in [
+            (limits(), [0, 0, 0]),
+            (Limits { group, ..limits() }, [0, 0, 5]), // the group's upstreams share it
+        ] {
+            let mut bench = bench(limits);
+            bench.upstream.status(429, RETRY_AFTER_5).status(200, &[]).status(200, &[]);
+            drop(bench.send(get()).await);
+            for other in others() {
+                drop(bench.send(other).await);
+            }
+            assert_eq!(bench.sent(), wanted);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_is_told_at_once() {
+        for (seconds, wanted) in [("29", 29), ("30", 30), ("31", 0), ("600", 0)] {
+            let mut bench = bench(limits());
+            bench.upstream.status(429, &[("retry-after", seconds)]).status(200, &[]);
+            drop(bench.send(get()).await);
+            let result = bench.send(get()).await;
+            assert_eq!(bench.began.elapsed(), SECOND * wanted, "{seconds}");
+            assert_eq!(result.is_ok(), wanted != 0, "{seconds}");
+            if let Err(failure) = result {
+                // A hint beyond the longest pause is asked about again after that.
+                let told = SECOND * seconds.parse::<u32>().expect("a number").min(120);
+                assert!(matches!(failure, Failure::LimitWait { retry_after } if retry_after == told));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_waits_until_the_deadline_of_its_exchange() {
+        for (deadline, sent) in [(60, &[0, 60][..]), (59, &[0])] {
+            let mut bench = bench(limits());
+            bench.upstream.status(429, &[("retry-after", "60")]).status(200, &[]);
+            drop(bench.send(get()).await);
+            let wait_until = Some(Instant::now() + SECOND * deadline);
+            let retry = Request { wait_until, ..get() };
+            retry.trail.with(|notes| {
+                let (outcome, status, did_nothing) = (Outcome::Throttled, None, true);
+                notes.attempts.push(Attempt { outcome, status, did_nothing, waited: SECOND });
+            });
+            assert_eq!(bench.send(retry).await.is_ok(), sent.len() == 2);
+            assert_eq!(bench.sent(), sent);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_hint_there_is_no_pause() {
+        for (status, fields, pauses) in [
+            (429, &[][..], false),
+            (429, &[("retry-after", "0")], false),
+            (429, &[("retry-after", "soon")], false),
+            (200, RETRY_AFTER_5, false),
+            (500, RETRY_AFTER_5, false),
+            (429, RETRY_AFTER_5, true),
+            (503, RETRY_AFTER_5, true),
+            (403, RETRY_AFTER_5, true),
+            (529, RETRY_AFTER_5, true),
+        ] {
+            let mut bench = bench(limits());
+            bench.upstream.status(status, fields);
+            drop(bench.send(get()).await);
+            assert_eq!(bench.gate.has_pauses(), pauses, "{status} {fields:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_leaves_with_the_bodys_last_byte() {
+        let mut bench = bench(Limits { concurrency: slots(1), ..limits() });
+        bench.upstream.answer(Ok(body("one"))).answer(Ok(body("two")));
+        let first = bench.send(get()).await.expect("a slot is free");
+        bench.begin(get()).await;
+        assert_eq!(bench.sent(), [0], "the first body is not read yet");
+        tokio::time::advance(SECOND * 3).await;
+        drop(first);
+        assert_eq!(bench.failures().await, 0);
+        assert_eq!(bench.sent(), [0, 3]);
+
+        // An attempt that failed holds none.
+        bench.upstream.answer(Err(Failure::Refused)).status(200, &[]);
+        assert!(bench.send(get()).await.is_err());
+        assert!(bench.send(get()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_does_not_come_in_time_is_waited_for_no_longer() {
+        let mut bench = bench(Limits { concurrency: slots(1), ..limits() });
+        bench.upstream.answer(Ok(body("one")));
+        let _first = bench.send(get()).await.expect("a slot is free");
+        let late = bench.send(get()).await.expect_err("the slot is taken");
+        assert!(matches!(late, Failure::LimitWait { .. }), "{late:?}");
+        assert_eq!(bench.began.elapsed(), SECOND * 30);
+        let shown = r#"samekey_limit_wait_seconds_count{route="r"}"#;
+        assert!(bench.metrics.text().contains(shown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_bounded_and_fair() {
+        let mut bench = bench(Limits { concurrency: slots(1), max_queue: 2, ..limits() });
+        bench.upstream.answer(Ok(body("running")));
+        let running = bench.send(get()).await.expect("a slot is free");
+        for text in ["a", "b"] {
+            let waits = request(Method::POST, full(text));
+            bench.begin(Request { standing: get().standing, ..waits }).await;
+        }
+        let refused = bench.send(get()).await.expect_err("two wait already");
+        assert!(matches!(refused, Failure::Overloaded), "{refused:?}");
+        assert_eq!(bench.began.elapsed(), Duration::ZERO);
+        bench.upstream.status(200, &[]).status(200, &[]);
+        drop(running);
+        assert_eq!(bench.failures().await, 0);
+        let order: Vec<_> = bench.upstream.calls().into_iter().filter_map(|call| call.body).collect();
+        assert_eq!(order, ["", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_the_rate_holds_no_slot() {
+        let rate = Rate { count: NonZeroU32::MIN, per: SECOND * 10 };
+        let mut bench =
+            bench(Limits { concurrency: slots(1), rate: Some(rate), ..limits() });
+        bench.upstream.status(200, &[]).status(200, &[]);
+        drop(bench.send(get()).await);
+        bench.begin(get()).await;
+        let free = bench.gate.turns(get().caller).take(NonZeroU32::MIN);
+        assert!(matches!(free, Taken::Slot(_)), "it waits for the rate alone");
+        drop(free);
+        assert_eq!(bench.failures().await, 0);
+        assert_eq!(bench.sent(), [0, 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_gives_up_its_turn() {
+        let mut bench = bench(limits());
+        bench.upstream.status(429, RETRY_AFTER_5);
+        drop(bench.send(get()).await);
+        let waits = request(Method::GET, Body::empty());
+        let client = waits.client.presence.clone();
+        let leaves = async {
+            tokio::time::advance(SECOND).await;
+            client.leave();
+        };
+        let (result, ()) = tokio::join!(bench.send(waits), leaves);
+        assert!(result.is_err());
+        assert_eq!((bench.began.elapsed(), bench.sent().len()), (SECOND, 1));
+    }
+}

@@ -105,24 +105,21 @@ async fn connect(
     let authority = house.authority.clone().filter(|_| decision == Decision::Open);
     let upgrade = hyper::upgrade::on(&mut request);
     let guest = house.clone();
-    match authority {
-        Some(authority) => {
-            let inside = Inside { origin, user, spec, house: guest };
-            house.tasks.spawn(async move {
-                if let Some(io) = upgraded(upgrade).await {
-                    open(io, authority, inside).await;
-                }
-            });
-        }
-        None => {
-            let upstream = house.dialer.tcp(&origin.host, origin.port).await?;
-            house.tasks.spawn(async move {
-                if let Some(io) = upgraded(upgrade).await {
-                    tunnel::join(io, upstream, &guest.metrics).await;
-                }
-            });
-        }
+    if let Some(authority) = authority {
+        let inside = Inside { origin, user, spec, house: guest };
+        house.tasks.spawn(async move {
+            if let Some(io) = upgraded(upgrade).await {
+                open(io, authority, inside).await;
+            }
+        });
+        return Ok(());
     }
+    let upstream = house.dialer.tcp(&origin.host, origin.port).await?;
+    house.tasks.spawn(async move {
+        if let Some(io) = upgraded(upgrade).await {
+            tunnel::join(io, upstream, &guest.metrics).await;
+        }
+    });
     Ok(())
 }
 

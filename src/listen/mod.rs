@@ -127,6 +127,10 @@ impl Listener {
     }
 
     /// Accepts until draining begins; past the cap, callers wait in the kernel's queue.
+    ///
+    /// # Panics
+    ///
+    /// Never: the places are this function's own, and nobody closes them.
     pub async fn run(self, house: House) {
         let name = self.address.to_string();
         let places = Arc::new(Semaphore::new(self.spec.caps.connections as usize));
@@ -195,7 +199,7 @@ impl Default for Caps {
             header_count: 128,
             uri_size: 16 * 1024,
             header_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_mins(5),
             streams: 256,
         }
     }

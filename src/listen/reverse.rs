@@ -22,10 +22,11 @@ pub(super) async fn serve(stream: Seated, origin: Origin, spec: Arc<Spec>, house
     let respond = |asked: Asked| answer(asked, origin.clone(), spec.clone(), house.clone());
     let served = match guess {
         Ok(Ok(Guess::Http2)) => serve::http2(stream, &spec.caps, &house, respond).await,
-        Ok(Ok(Guess::Neither)) | Err(_) | Ok(Err(_)) => return,
-        Ok(Ok(Guess::Tls | Guess::Http1 | Guess::More)) => {
+        // What it cannot read it refuses.
+        Ok(Ok(Guess::Http1 | Guess::Tls | Guess::Neither | Guess::More)) => {
             serve::http1(stream, &spec.caps, &house, respond).await
         }
+        Ok(Err(_)) | Err(_) => return,
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection broke off");

@@ -246,5 +246,5 @@ const BUFFER_MAX: usize = 64 * 1024;
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(25);
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
-const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_EVERY: Duration = Duration::from_mins(1);
 const PING_PATIENCE: Duration = Duration::from_secs(20);

@@ -24,7 +24,12 @@ pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     made
 }
 
-pub(super) fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+pub(super) fn histograms(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> HistogramVec {
     let opts = HistogramOpts::from(opts(name, help)).buckets(BUCKETS.to_vec());
     let made = HistogramVec::new(opts, labels).expect("our metric names are valid");
     registry.register(Box::new(made.clone())).expect("each family is registered once");
@@ -37,5 +42,6 @@ fn opts(name: &str, help: &str) -> Opts {
 
 /// From a replay out of memory to a video that takes its time.
 const BUCKETS: [f64; 16] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+    300.0,
 ];

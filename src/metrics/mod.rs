@@ -77,6 +77,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Registers every family once.
+    #[expect(clippy::too_many_lines, reason = "a list: every family, with its help and its labels")]
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Families {
@@ -213,7 +214,8 @@ impl Metrics {
             routes: DashMap::new(),
             registry,
         };
-        let build = gauges(&families.registry, "build_info", "The version that runs.", &["version"]);
+        let build =
+            gauges(&families.registry, "build_info", "The version that runs.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // Series that alerts watch stand at zero from the start.
         for result in ["ok", "failed"] {
@@ -222,7 +224,8 @@ impl Metrics {
         for direction in ["up", "down"] {
             families.tunnel_bytes.with_label_values(&[direction]);
         }
-        for (side, result) in SIDES.iter().flat_map(|side| HANDSHAKES.map(|result| (side, result))) {
+        for (side, result) in SIDES.iter().flat_map(|side| HANDSHAKES.map(|result| (side, result)))
+        {
             families.handshakes.with_label_values(&[*side, result]);
         }
         for operation in OPERATIONS {
@@ -299,8 +302,8 @@ impl Metrics {
     }
 
     /// Counts a reload.
-    pub fn config_reloaded(&self, taken: Result<(), ()>) {
-        let result = if taken.is_ok() { "ok" } else { "failed" };
+    pub fn config_reloaded<T, E>(&self, loaded: &Result<T, E>) {
+        let result = if loaded.is_ok() { "ok" } else { "failed" };
         self.inner.reloads.with_label_values(&[result]).inc();
     }
 

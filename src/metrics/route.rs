@@ -139,13 +139,14 @@ impl RouteMetrics {
     pub fn exchange(&self, method: &Method, status: Option<StatusCode>, source: Source) {
         let other = METHODS.len() - 1;
         let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(other);
-        let class = status.map(|status| usize::from(status.as_u16() / 100)).unwrap_or(0);
+        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
         let class = if class < STATUSES.len() { class } else { 0 };
         let source = source as usize;
         let cell = (method * STATUSES.len() + class) * SOURCES.len() + source;
         let Some(counter) = self.inner.exchanges.get(cell) else { return };
         let counter = counter.get_or_init(|| {
-            let of = |labels: &[&'static str], at: usize| labels.get(at).copied().unwrap_or("other");
+            let of =
+                |labels: &[&'static str], at: usize| labels.get(at).copied().unwrap_or("other");
             self.inner.family.with_label_values(&[
                 self.inner.name.as_str(),
                 of(&METHODS, method),
@@ -217,7 +218,6 @@ fn bump(counters: &[IntCounter], at: usize) {
         counter.inc();
     }
 }
-
 
 fn bump_named(counters: &[IntCounter], names: &[&str], name: &str) {
     let at = names.iter().position(|known| *known == name);

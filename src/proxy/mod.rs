@@ -75,13 +75,13 @@ impl Router {
         pool: &Pool,
         metrics: &Metrics,
     ) -> Self {
-        let routed = routes.into_iter().map(|route| {
+        let staged = routes.into_iter().map(|route| {
             let lasting = lasting(&route);
             let pipeline = pipeline::build(&route, &lasting, commons, pool);
             Routed { route, pipeline, metrics: lasting.metrics }
         });
         let unrouted = pipeline::unrouted(pool);
-        Self { routed: routed.collect(), unrouted, none: metrics.route("none") }
+        Self { routed: staged.collect(), unrouted, none: metrics.route("none") }
     }
 
     fn find(&self, origin: &Origin, method: &Method, path: &str) -> Option<&Routed> {
@@ -125,33 +125,30 @@ impl Proxy {
     /// Dropping it says that the client hung up: an exchange that holds a claim
     /// goes on, any other ends.
     pub async fn answer(&self, arrival: Arrival) -> http::Response<Body> {
-        let router = self.inner.router.load_full();
+        let rules = self.inner.router.load_full();
         let Arrival { mut request, origin, user, presence } = arrival;
         let (method, version) = (request.method().clone(), request.version());
         let trail = Trail::default();
         let origin = match origin.and_then(|origin| checked(origin, request.headers())) {
             Ok(origin) => origin,
             Err(failure) => {
-                let finish = Finish::new(router.none.clone(), method, trail, presence, false);
+                let finish = Finish::new(rules.none.clone(), method, trail, presence, false);
                 return finish.answer(Err(failure), None);
             }
         };
-        let routed = router.find(&origin, &method, request.uri().path());
-        let metrics = routed.map_or(&router.none, |routed| &routed.metrics).clone();
+        let routed = rules.find(&origin, &method, request.uri().path());
+        let metrics = routed.map_or(&rules.none, |routed| &routed.metrics).clone();
         let mut finish =
             Finish::new(metrics, method, trail.clone(), presence.clone(), routed.is_some());
         finish.aimed_at(&origin);
         let wants_upgrade = version == Version::HTTP_11 && asks_switch(request.headers());
         let switch = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
         let client = Client { user, presence };
-        let request = match self.clean(request, origin, routed, (client, trail, wants_upgrade)) {
-            Ok(request) => request,
-            Err(failure) => return finish.answer(Err(failure), None),
-        };
+        let request = self.clean(request, origin, routed, (client, trail, wants_upgrade));
         let upload = request.upload.clone();
         let result = match routed {
             Some(routed) => routed.pipeline.clone().call(request).await,
-            None => router.unrouted.clone().call(request).await,
+            None => rules.unrouted.clone().call(request).await,
         };
         let result = result.map(|mut response| {
             if let (Some(client), Some(upstream)) = (switch, response.upgrade.take()) {
@@ -169,7 +166,7 @@ impl Proxy {
         origin: Origin,
         routed: Option<&Routed>,
         (client, trail, wants_upgrade): (Client, Trail, bool),
-    ) -> Result<Request, Failure> {
+    ) -> Request {
         let (mut parts, incoming) = request.into_parts();
         let path = match parts.uri.path_and_query() {
             Some(path) if !path.path().is_empty() => path.clone(),
@@ -188,7 +185,7 @@ impl Proxy {
             let rules = &routed.route.rules;
             principal(&self.inner.commons.secret, rules.principal, &rules.credentials, asker).0
         });
-        Ok(Request {
+        Request {
             method: parts.method,
             origin,
             path,
@@ -205,7 +202,7 @@ impl Proxy {
             wait_until: None,
             wishes,
             standing: Standing::default(),
-        })
+        }
     }
 }
 

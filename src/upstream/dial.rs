@@ -1,8 +1,9 @@
 //! Makes a connection: resolve, check, connect, TLS, HTTP.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::exchange::{Body, Failure, Origin, Scheme};
 use crate::metrics::{Handshake, Metrics};
 use crate::upstream::Egress;
+use crate::upstream::load::Load;
 
 /// The addresses on which this process itself listens.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +70,7 @@ struct Inner {
 /// A connection that speaks HTTP.
 pub(super) enum Connection {
     Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>, Load),
 }
 
 /// Which protocols an exchange can use.
@@ -192,10 +194,21 @@ impl Dialer {
             .keep_alive_timeout(PING_PATIENCE);
         let (sender, connection) =
             builder.handshake(TokioIo::new(io)).await.map_err(|error| not_http(&error))?;
+        // Whoever looks for a free stream asks it how many there are, while it is driven.
+        let driven = Arc::new(Mutex::new(Box::pin(connection)));
+        let asked = Arc::downgrade(&driven);
         self.inner.tasks.spawn(async move {
-            drop(connection.await);
+            let next = poll_fn(|cx| {
+                driven.lock().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
+            });
+            drop(next.await);
         });
-        Ok(Connection::Http2(sender))
+        let load = Load::new(move || {
+            asked.upgrade().map_or(0, |connection| {
+                connection.lock().unwrap_or_else(PoisonError::into_inner).current_max_send_streams()
+            })
+        });
+        Ok(Connection::Http2(sender, load))
     }
 
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
@@ -250,7 +263,7 @@ async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         match timeout(head_start, tries.join_next()).await {
             Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
             Ok(Some(Ok(Err(error)))) => last = error,
-            Ok(Some(Err(lost))) => last = io::Error::other(lost),
+            Ok(Some(Err(panicked))) => last = io::Error::other(panicked),
             Ok(None) | Err(_) => {}
         }
     }

@@ -12,6 +12,7 @@
 //! - The upstream's certificate is always verified.
 
 pub mod dial;
+mod load;
 mod pool;
 mod proof;
 mod sender;

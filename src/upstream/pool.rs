@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::exchange::{Body, Failure, Origin};
 use crate::upstream::dial::{Connection, Dialer, Speaks};
+use crate::upstream::load::Load;
 
 /// The connections of one process; a clone shares them.
 #[derive(Clone)]
@@ -36,7 +37,14 @@ struct Idle {
 
 struct Shared {
     sender: http2::SendRequest<Body>,
+    load: Load,
     used: Instant,
+}
+
+impl Shared {
+    fn new(sender: &http2::SendRequest<Body>, load: &Load) -> Self {
+        Self { sender: sender.clone(), load: load.clone(), used: Instant::now() }
+    }
 }
 
 /// A connection taken out for one request.
@@ -102,13 +110,13 @@ impl Pool {
     /// Makes a connection whatever is at rest.
     pub(super) async fn dial(&self, origin: &Origin, want: Want) -> Result<Taken, Failure> {
         let connection = self.inner.dialer.http(origin, want.speaks).await?;
-        if let Connection::Http2(sender) = &connection {
+        if let Connection::Http2(sender, load) = &connection {
             let slot = self.inner.shared.entry(origin.clone()).or_default().clone();
             // Whoever dialled meanwhile keeps its place; this one serves its exchange and goes.
             if let Ok(mut place) = slot.try_lock()
                 && place.as_ref().is_none_or(|shared| shared.sender.is_closed())
             {
-                *place = Some(Shared { sender: sender.clone(), used: Instant::now() });
+                *place = Some(Shared::new(sender, load));
             }
         }
         Ok(Taken::Fresh(connection))
@@ -130,14 +138,16 @@ impl Pool {
             let (idle_timeout, _) = **self.inner.limits.load();
             let age = shared.used.elapsed();
             let stale = want.fresh && age >= STALE_AFTER || age >= idle_timeout;
-            if !stale && !shared.sender.is_closed() {
+            // A full one serves the streams that it has, and the next one takes its place.
+            if !stale && !shared.sender.is_closed() && !shared.load.is_full() {
                 shared.used = Instant::now();
-                return Ok(Taken::Used(Connection::Http2(shared.sender.clone())));
+                let connection = Connection::Http2(shared.sender.clone(), shared.load.clone());
+                return Ok(Taken::Used(connection));
             }
         }
         let connection = self.inner.dialer.http(origin, want.speaks).await;
-        if let Ok(Connection::Http2(sender)) = &connection {
-            *place = Some(Shared { sender: sender.clone(), used: Instant::now() });
+        if let Ok(Connection::Http2(sender, load)) = &connection {
+            *place = Some(Shared::new(sender, load));
         } else {
             self.inner.shared.remove(origin);
         }
@@ -182,9 +192,9 @@ impl Pool {
         });
         self.inner.shared.retain(|_, slot| {
             let Ok(mut place) = slot.try_lock() else { return true };
-            let kept = place
-                .as_ref()
-                .is_some_and(|shared| shared.used.elapsed() < idle_timeout && !shared.sender.is_closed());
+            let kept = place.as_ref().is_some_and(|shared| {
+                shared.used.elapsed() < idle_timeout && !shared.sender.is_closed()
+            });
             if !kept {
                 *place = None;
             }

@@ -21,7 +21,8 @@ pub(super) fn of(error: &hyper::Error, upload: Option<&Upload>) -> Failure {
         };
     }
     let broken = !error.is_parse();
-    let why = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+    let why =
+        error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
     let detail = if broken {
         format!("the connection broke before a response came: {why}")
     } else {
@@ -32,11 +33,10 @@ pub(super) fn of(error: &hyper::Error, upload: Option<&Upload>) -> Failure {
 
 /// Whether HTTP/2 proves that the request was not processed.
 ///
-/// RFC 9113, section 8.7: a stream reset with REFUSED_STREAM, and a stream above
+/// RFC 9113, section 8.7: a stream reset with `REFUSED_STREAM`, and a stream above
 /// the last one that a GOAWAY names. h2 gives the error of a remote GOAWAY to the
 /// streams above it alone; those below it get the connection's own end.
 fn is_refusal(error: &h2::Error) -> bool {
-    let refused_stream =
-        error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let refused_stream = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     error.is_remote() && (refused_stream || error.is_go_away())
 }

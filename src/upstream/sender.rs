@@ -19,6 +19,7 @@ use crate::exchange::body::{BodyEnd, BodyError, Upload, Watcher};
 use crate::exchange::headers;
 use crate::exchange::{Body, BoxFuture, Failure, Origin, Request, Response};
 use crate::upstream::dial::{Connection, Speaks};
+use crate::upstream::load::Stream;
 use crate::upstream::pool::{Pool, Taken, Want};
 use crate::upstream::proof;
 
@@ -67,7 +68,7 @@ impl Sender {
             })??,
         };
         if let Some(limit) = body_idle {
-            let body = std::mem::replace(&mut response.body, Body::empty());
+            let body = std::mem::take(&mut response.body);
             response.body = Body::wrap(Timed::new(body, limit));
         }
         Ok(response)
@@ -118,13 +119,14 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<
                     Err(error) => given_back(error, upload.as_deref())?,
                 }
             }
-            Connection::Http2(mut sender) => {
+            Connection::Http2(mut sender, load) => {
+                let stream = load.begin();
                 for_http2(&mut parcel, &origin);
                 match sender.try_send_request(parcel).await {
                     Ok(response) => {
                         believable(&response, upgrade)?;
                         pool.touch(&origin);
-                        return Ok(received_http2(response));
+                        return Ok(received_http2(response, stream));
                     }
                     Err(error) => given_back(error, upload.as_deref())?,
                 }
@@ -234,11 +236,11 @@ fn believable(response: &http::Response<Incoming>, upgrade: bool) -> Result<(), 
     Ok(())
 }
 
-fn received_http2(response: http::Response<Incoming>) -> Response {
+fn received_http2(response: http::Response<Incoming>, stream: Stream) -> Response {
     let (parts, incoming) = response.into_parts();
     let mut headers = parts.headers;
     headers::clean_response(&mut headers);
-    let body = Body::from_upstream(incoming);
+    let body = Body::from_upstream(incoming).holding(stream);
     Response { status: parts.status, headers, body, upgrade: None }
 }
 

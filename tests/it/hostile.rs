@@ -7,6 +7,7 @@ use http::Method;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::provider::{Options, Provider};
@@ -34,8 +35,12 @@ async fn provider() -> Provider {
 
 /// The problem that an answer holds: its status and its slug.
 fn problem(answer: &Answer) -> (u16, String) {
-    let kind = answer.json()["type"].as_str().unwrap_or_default().replace("urn:samekey:", "");
-    (answer.status.as_u16(), kind)
+    (answer.status.as_u16(), slug(&answer.json()))
+}
+
+fn slug(problem: &Value) -> String {
+    let kind = problem.get("type").and_then(Value::as_str).unwrap_or_default();
+    kind.replace("urn:samekey:", "")
 }
 
 /// The last response of a connection: its status, its slug, and its head.
@@ -44,8 +49,7 @@ fn last_response(seen: &str) -> (u16, String, String) {
     let status = response.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or_default();
     let body: Value = serde_json::from_str(body).unwrap_or_default();
-    let slug = body["type"].as_str().unwrap_or_default().replace("urn:samekey:", "");
-    (status, slug, head.to_ascii_lowercase())
+    (status, slug(&body), head.to_ascii_lowercase())
 }
 
 /// Sends bytes on one connection, whether all of them are taken or not, and reads to
@@ -82,90 +86,89 @@ async fn refused(requests: &[(&str, &str)], status: u16, slug: &str) {
     assert_eq!(whole, 0, "nothing whole went on: {:#?}", provider.seen("default"));
 }
 
+/// Heads in which two readers can see different requests, and what is wrong with each.
+const MALFORMED_HEADS: &[(&str, &str)] = &[
+    ("a folded line", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\r\n b\r\n\r\n"),
+    ("a folded line with a tab", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\r\n\tb\r\n\r\n"),
+    (
+        "a length beside chunks",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "two lengths",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    ),
+    (
+        "two equal lengths",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    ),
+    (
+        "a list of lengths",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5, 5\r\n\r\nhello",
+    ),
+    (
+        "a signed length",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: +5\r\n\r\nhello",
+    ),
+    (
+        "a negative length",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: -5\r\n\r\nhello",
+    ),
+    (
+        "a hexadecimal length",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 0x5\r\n\r\nhello",
+    ),
+    ("an empty length", "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length:\r\n\r\nhello"),
+    (
+        "a coding of two",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "no coding",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: identity\r\n\r\n",
+    ),
+    (
+        "an unknown coding",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "two codings",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding behind a vertical tab",
+        "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "chunks in HTTP/1.0",
+        "POST http://AT/echo HTTP/1.0\r\nHost: AT\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    ("two Hosts", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nHost: AT\r\n\r\n"),
+    ("two different Hosts", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nHost: b.test\r\n\r\n"),
+    ("a list of Hosts", "GET http://AT/ HTTP/1.1\r\nHost: AT, b.test\r\n\r\n"),
+    ("no Host", "GET http://AT/ HTTP/1.1\r\n\r\n"),
+    ("a user in the target", "GET http://u:p@AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
+    ("a fragment in the target", "GET http://AT/#x HTTP/1.1\r\nHost: AT\r\n\r\n"),
+    ("a space before the colon", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX : a\r\n\r\n"),
+    ("a name that is no token", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX(y): a\r\n\r\n"),
+    ("a field without a name", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\n: a\r\n\r\n"),
+    ("a NUL in a field", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\0b\r\n\r\n"),
+    ("a bare CR in a field", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\rb\r\n\r\n"),
+    ("bare LFs", "GET http://AT/ HTTP/1.1\nHost: AT\n\n"),
+    ("a method that is no token", "G(T http://AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
+    ("no version", "GET http://AT/\r\nHost: AT\r\n\r\n"),
+    ("a version of its own", "GET http://AT/ HTTP/1.2\r\nHost: AT\r\n\r\n"),
+    ("two spaces", "GET  http://AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
+    ("TLS on a plain port", "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n"),
+    ("a target that is no URL", "GET /echo HTTP/1.1\r\nHost: AT\r\n\r\n"),
+    ("a scheme of its own", "GET ftp://AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
+    ("port zero", "GET http://127.0.0.1:0/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
+    ("a port that is too large", "GET http://127.0.0.1:65536/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
+];
+
 #[tokio::test]
 async fn a_malformed_head_is_refused_and_the_connection_closed() {
-    let heads = [
-        ("a folded line", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\r\n b\r\n\r\n"),
-        ("a folded line with a tab", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\r\n\tb\r\n\r\n"),
-        (
-            "a length beside chunks",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "two lengths",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        ),
-        (
-            "two equal lengths",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-        ),
-        (
-            "a list of lengths",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 5, 5\r\n\r\nhello",
-        ),
-        (
-            "a signed length",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: +5\r\n\r\nhello",
-        ),
-        (
-            "a negative length",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: -5\r\n\r\nhello",
-        ),
-        (
-            "a hexadecimal length",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length: 0x5\r\n\r\nhello",
-        ),
-        (
-            "an empty length",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nContent-Length:\r\n\r\nhello",
-        ),
-        (
-            "a coding of two",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "no coding",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: identity\r\n\r\n",
-        ),
-        (
-            "an unknown coding",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "two codings",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "a coding behind a vertical tab",
-            "POST http://AT/echo HTTP/1.1\r\nHost: AT\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
-        ),
-        (
-            "chunks in HTTP/1.0",
-            "POST http://AT/echo HTTP/1.0\r\nHost: AT\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
-        ("two Hosts", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nHost: AT\r\n\r\n"),
-        ("two different Hosts", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nHost: b.test\r\n\r\n"),
-        ("a list of Hosts", "GET http://AT/ HTTP/1.1\r\nHost: AT, b.test\r\n\r\n"),
-        ("no Host", "GET http://AT/ HTTP/1.1\r\n\r\n"),
-        ("a user in the target", "GET http://u:p@AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
-        ("a fragment in the target", "GET http://AT/#x HTTP/1.1\r\nHost: AT\r\n\r\n"),
-        ("a space before the colon", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX : a\r\n\r\n"),
-        ("a name that is no token", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX(y): a\r\n\r\n"),
-        ("a field without a name", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\n: a\r\n\r\n"),
-        ("a NUL in a field", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\0b\r\n\r\n"),
-        ("a bare CR in a field", "GET http://AT/ HTTP/1.1\r\nHost: AT\r\nX: a\rb\r\n\r\n"),
-        ("bare LFs", "GET http://AT/ HTTP/1.1\nHost: AT\n\n"),
-        ("a method that is no token", "G(T http://AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
-        ("no version", "GET http://AT/\r\nHost: AT\r\n\r\n"),
-        ("a version of its own", "GET http://AT/ HTTP/1.2\r\nHost: AT\r\n\r\n"),
-        ("two spaces", "GET  http://AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
-        ("TLS on a plain port", "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n"),
-        ("a target that is no URL", "GET /echo HTTP/1.1\r\nHost: AT\r\n\r\n"),
-        ("a scheme of its own", "GET ftp://AT/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
-        ("port zero", "GET http://127.0.0.1:0/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
-        ("a port that is too large", "GET http://127.0.0.1:65536/ HTTP/1.1\r\nHost: AT\r\n\r\n"),
-    ];
-    refused(&heads, 400, "bad-request").await;
+    refused(MALFORMED_HEADS, 400, "bad-request").await;
 }
 
 #[tokio::test]
@@ -305,6 +308,17 @@ async fn connect_is_granted_to_old_clients_too() {
     }
 }
 
+/// Writes a head for ten seconds, byte by byte; whether all of it was taken.
+async fn drip(mut writer: OwnedWriteHalf) -> bool {
+    for byte in [b"GET http://a.test/ HTTP/1.1\r\nX: ".to_vec(), vec![b'y'; 200]].concat() {
+        if writer.write_all(&[byte]).await.is_err() {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
+}
+
 #[tokio::test]
 async fn a_client_that_is_slow_or_silent_is_let_go() {
     let listener =
@@ -317,21 +331,13 @@ async fn a_client_that_is_slow_or_silent_is_let_go() {
     let request = |path: &str| format!("GET http://{at}{path} HTTP/1.1\r\nHost: {at}\r\n\r\n");
     let slow = async {
         let stream = TcpStream::connect(proxy).await.expect("it listens");
-        let (mut reader, mut writer) = stream.into_split();
-        let dripping = tokio::spawn(async move {
-            for byte in b"GET http://a.test/ HTTP/1.1\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
-                if writer.write_all(&[*byte]).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            panic!("a head that drips is taken for ever");
-        });
+        let (mut reader, writer) = stream.into_split();
+        let dripping = tokio::spawn(drip(writer));
         let mut seen = Vec::new();
         let closed =
             tokio::time::timeout(Duration::from_secs(3), reader.read_to_end(&mut seen)).await;
         assert!(closed.is_ok(), "a head that drips is cut");
-        dripping.await.expect("the client was cut off");
+        assert!(dripping.await.is_ok_and(|taken| !taken), "a head that drips is not taken whole");
     };
     let silent = async {
         let mut stream = TcpStream::connect(proxy).await.expect("it listens");
@@ -439,6 +445,17 @@ async fn a_connect_inside_a_tunnel_or_to_a_base_url_is_refused() {
     assert!(provider.seen("default").is_empty(), "{:#?}", provider.seen("default"));
 }
 
+/// What a GET through a tunnel is answered, or the tunnel itself where it is refused.
+async fn inside(proxy: SocketAddr, authority: &str, path: &str) -> String {
+    let mut tunnel = match connect(proxy, authority).await {
+        Ok(tunnel) => tunnel,
+        Err(refusal) => return refusal,
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    tunnel.write_all(request.as_bytes()).await.expect("it is taken");
+    read_all(&mut tunnel).await
+}
+
 #[tokio::test]
 async fn what_would_come_back_to_us_is_a_loop_by_whatever_name() {
     let provider = provider().await;
@@ -452,16 +469,7 @@ async fn what_would_come_back_to_us_is_a_loop_by_whatever_name() {
                 let authority = format!("{host}:{port}");
                 let answer = client.get(&format!("http://{authority}/metrics")).await;
                 assert_eq!(problem(&answer), (508, "loop".to_owned()), "{authority}");
-                let inside = match connect(samekey.proxy, &authority).await {
-                    Err(refusal) => refusal,
-                    Ok(mut tunnel) => {
-                        let request = format!(
-                            "GET / HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n"
-                        );
-                        tunnel.write_all(request.as_bytes()).await.expect("it is taken");
-                        read_all(&mut tunnel).await
-                    }
-                };
+                let inside = inside(samekey.proxy, &authority, "/").await;
                 assert!(inside.contains(" 508 "), "a tunnel to {authority}: {inside}");
             }
         }
@@ -483,12 +491,25 @@ async fn a_wildcard_listener_is_found_by_each_address_of_the_machine() {
     }
 }
 
+/// Reaches the provider by address and by name, plainly and through a tunnel, under this
+/// `egress`, and wants each allowed or not.
+async fn reached(provider: &Provider, config: &str, egress: &str, allowed: [bool; 2]) {
+    let samekey = Samekey::beside(provider, &format!("{config}egress: {egress}\n")).await;
+    let client = Client::through(&samekey);
+    for (host, allowed) in ["127.0.0.1", "localhost"].into_iter().zip(allowed) {
+        let authority = format!("{host}:{}", provider.ports.http_addr.port());
+        let answer = client.get(&format!("http://{authority}/status/200")).await;
+        let wanted = if allowed { 200 } else { 403 };
+        assert_eq!(answer.status.as_u16(), wanted, "{egress}: {host} {}", answer.text());
+        assert!(allowed || problem(&answer).1 == "forbidden-destination", "{egress}: {host}");
+        let inside = inside(samekey.proxy, &authority, "/status/200").await;
+        assert!(inside.contains(&format!(" {wanted} ")), "{egress}: {host}: {inside}");
+    }
+}
+
 #[tokio::test]
 async fn egress_is_judged_by_the_resolved_address() {
     let provider = provider().await;
-    let at = provider.ports.http_addr;
-    let port = at.port();
-    let all = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
     for (egress, allowed) in [
         ("{deny: [127.0.0.0/8, '::1']}", [false, false]),
         ("{deny: [127.0.0.1]}", [false, false]),
@@ -498,32 +519,8 @@ async fn egress_is_judged_by_the_resolved_address() {
         ("{allow: [localhost, '127.0.0.0/8'], deny: [10.0.0.0/8]}", [true, true]),
         ("{allow: [localhost], deny: ['127.0.0.0/8', '::1']}", [false, false]),
     ] {
-        for config in [OPEN, BLIND] {
-            let samekey = Samekey::beside(&provider, &format!("{config}egress: {egress}\n")).await;
-            let client = Client::through(&samekey);
-            for (authority, allowed) in all.iter().zip(allowed) {
-                let answer = client.get(&format!("http://{authority}/status/200")).await;
-                let wanted = if allowed { 200 } else { 403 };
-                assert_eq!(
-                    answer.status.as_u16(),
-                    wanted,
-                    "{egress}: {authority} {}",
-                    answer.text()
-                );
-                assert!(allowed || problem(&answer).1 == "forbidden-destination", "{egress}");
-                let inside = match connect(samekey.proxy, authority).await {
-                    Err(refusal) => refusal,
-                    Ok(mut tunnel) => {
-                        let request = format!(
-                            "GET /status/200 HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n"
-                        );
-                        tunnel.write_all(request.as_bytes()).await.expect("it is taken");
-                        read_all(&mut tunnel).await
-                    }
-                };
-                assert!(inside.contains(&format!(" {wanted} ")), "{egress}: {authority}: {inside}");
-            }
-        }
+        reached(&provider, OPEN, egress, allowed).await;
+        reached(&provider, BLIND, egress, allowed).await;
     }
 }
 
@@ -582,23 +579,24 @@ async fn liar(says: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    if stream.read_exact(&mut byte).await.is_err() {
-                        return;
-                    }
-                    head.push(byte[0]);
-                }
-                // What it wrote is what the test is about, not whether it was taken.
-                drop(stream.write_all(says).await);
-                drop(stream.shutdown().await);
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(lie(stream, says));
         }
     });
     address
+}
+
+async fn lie(mut stream: TcpStream, says: &[u8]) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    // What it says is what the test is about, not whether it was taken.
+    drop(stream.write_all(says).await);
+    drop(stream.shutdown().await);
 }
 
 #[tokio::test]

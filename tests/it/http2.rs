@@ -111,20 +111,20 @@ async fn a_call_of_grpc_goes_both_ways_before_either_ends() {
                 .await
                 .expect("HTTP/2");
         tokio::spawn(connection);
-        let (feed, fed) = mpsc::channel::<Bytes>(1);
-        let fed = futures_util::stream::unfold(fed, |mut fed| async {
-            let piece = fed.recv().await?;
-            Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), fed))
+        let (pieces, taken) = mpsc::channel::<Bytes>(1);
+        let stream = futures_util::stream::unfold(taken, |mut taken| async {
+            let piece = taken.recv().await?;
+            Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), taken))
         });
         let request =
             Request::post(&url).header("content-type", "application/grpc").header("te", "trailers");
-        let request = request.body(StreamBody::new(Box::pin(fed))).expect("a request");
+        let request = request.body(StreamBody::new(Box::pin(stream))).expect("a request");
         let response =
             sender.send_request(request).await.expect("the head comes before the body ends");
         let mut body = response.into_body();
         for n in 0..20_u8 {
             let piece = Bytes::from(vec![n; 1000]);
-            feed.send(piece.clone()).await.expect("it is taken");
+            pieces.send(piece.clone()).await.expect("it is taken");
             let mut back = Vec::new();
             while back.len() < piece.len() {
                 let frame = body.frame().await.expect("it goes on").expect("it is whole");
@@ -132,7 +132,7 @@ async fn a_call_of_grpc_goes_both_ways_before_either_ends() {
             }
             assert_eq!(back, piece);
         }
-        drop(feed);
+        drop(pieces);
         let mut trailers = None;
         while let Some(frame) = body.frame().await {
             trailers = frame.expect("it is whole").into_trailers().ok();
@@ -171,6 +171,28 @@ async fn streams_of_one_connection_do_not_wait_for_each_other() {
         provider.seen("default").iter().map(|seen| seen.connection).collect();
     connections.dedup();
     assert_eq!(connections.len(), 1, "one connection up is shared");
+}
+
+#[tokio::test]
+async fn a_request_does_not_wait_for_streams_that_fill_a_connection() {
+    let options =
+        Options { alpn: vec!["h2".to_owned()], max_streams: Some(2), ..Options::default() };
+    let provider = Provider::start(options).await.expect("a provider");
+    provider.script("slow", "held forever");
+    let samekey = Samekey::beside(&provider, PLAIN).await;
+    let client = Client::through(&samekey);
+    let slow: Vec<_> = (1..=5)
+        .map(|_| {
+            let (client, url) = (client.clone(), provider.ports.https_url("/s/slow/v1/jobs"));
+            tokio::spawn(async move { client.post(&url, "{}").await.status })
+        })
+        .collect();
+    provider.arrived("slow", 5).await;
+    assert_eq!(client.get(&provider.ports.https_url("/status/200")).await.status, 200);
+    provider.release();
+    for slow in slow {
+        assert_eq!(slow.await.expect("it ends"), 201);
+    }
 }
 
 #[tokio::test]
@@ -260,21 +282,25 @@ async fn a_post_takes_no_connection_that_its_upstream_is_about_to_close() {
     }
 }
 
+/// Answers each piece that it reads twice.
+async fn say_too_much(mut stream: TcpStream) {
+    let one = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+    let says = format!("{one}good{one}evil");
+    let mut seen = [0; 4096];
+    while let Ok(1..) = stream.read(&mut seen).await {
+        if stream.write_all(says.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_an_upstream_says_too_much_never_answers_the_next_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let at = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut seen = [0; 4096];
-                while let Ok(1..) = stream.read(&mut seen).await {
-                    let says = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngoodHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
-                    if stream.write_all(says).await.is_err() {
-                        return;
-                    }
-                }
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(say_too_much(stream));
         }
     });
     let samekey = Samekey::start(PLAIN).await;

@@ -52,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) honours_keys: bool,
     /// What TLS offers: `h2`, `http/1.1`.
     pub(crate) alpn: Vec<String>,
+    /// Streams at one time on a connection of HTTP/2, where it is limited.
+    pub(crate) max_streams: Option<u32>,
     /// What the certificate is for.
     pub(crate) names: Vec<String>,
     /// Where the CA certificate is written.
@@ -84,6 +86,7 @@ pub(crate) struct Shared {
     sim: Sim,
     tasks: TaskTracker,
     stop: CancellationToken,
+    max_streams: Option<u32>,
     connections: AtomicU64,
     errors: Mutex<VecDeque<String>>,
 }
@@ -104,6 +107,7 @@ impl Default for Options {
             control: free,
             honours_keys: true,
             alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            max_streams: None,
             names: names.map(str::to_owned).to_vec(),
             ca_out: None,
         }
@@ -135,6 +139,7 @@ impl Provider {
             sim: Sim::new(options.honours_keys),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            max_streams: options.max_streams,
             connections: AtomicU64::new(0),
             errors: Mutex::default(),
         }));

@@ -31,6 +31,9 @@ enum Order {
 pub(crate) async fn serve(engine: Engine, socket: Socket, connection: u64) -> io::Result<()> {
     let mut builder = h2::server::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
+    if let Some(most) = engine.max_streams {
+        builder.max_concurrent_streams(most);
+    }
     let mut http = builder.handshake::<_, Bytes>(socket.clone()).await.map_err(broken)?;
     let (orders, mut ordered) = mpsc::channel(1);
     let order = loop {

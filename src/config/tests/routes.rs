@@ -97,7 +97,10 @@ fn a_route_retries_within_reason() {
             &["retry.backoff.max: `initial` (200ms) must not be above `max` (199ms)"],
         ),
         ("retry: {backoff: {initial: 5s, max: 5s}}", &[]),
-        ("retry: {backoff: {initial: 0}}", &["retry.backoff.initial: must be at least 1ms (got 0)"]),
+        (
+            "retry: {backoff: {initial: 0}}",
+            &["retry.backoff.initial: must be at least 1ms (got 0)"],
+        ),
         ("retry: {budget: {ratio: 1, burst: 1}}", &[]),
         (
             "retry: {budget: {ratio: 1.001, burst: -1}}",

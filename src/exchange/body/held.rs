@@ -246,11 +246,12 @@ impl Copied {
                 return Poll::Ready(Ok(Some(Frame::data(data))));
             }
         }
-        if self.intact && self.spill_has_room(size) {
-            if let Some(spill) = &mut self.spill {
-                self.writing = Some((spill.append(data.clone()), data));
-                return self.poll_more(cx);
-            }
+        if self.intact
+            && self.spill_has_room(size)
+            && let Some(spill) = &mut self.spill
+        {
+            self.writing = Some((spill.append(data.clone()), data));
+            return self.poll_more(cx);
         }
         self.forget();
         Poll::Ready(Ok(Some(Frame::data(data))))

@@ -261,6 +261,10 @@ impl http_body::Body for Body {
             Some(Ok(frame)) => {
                 if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
                     *left = left.saturating_sub(data.len() as u64);
+                    if let (0, Kind::Client(_, upload)) = (*left, &this.kind) {
+                        // Nobody polls past a length that is known.
+                        upload.note(Upload::COMPLETE);
+                    }
                 }
             }
             Some(Err(_)) => this.note_end(BodyEnd::Broken),

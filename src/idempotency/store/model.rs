@@ -61,7 +61,9 @@ impl Model {
         let since = Instant::now();
         match end {
             End::Completed => self.states.insert(n, State::Completed { has_record: true, since }),
-            End::NotRetained => self.states.insert(n, State::Completed { has_record: false, since }),
+            End::NotRetained => {
+                self.states.insert(n, State::Completed { has_record: false, since })
+            }
             End::Unknown => self.states.insert(n, State::Unknown),
             End::Released => self.states.remove(&n),
         };
@@ -110,7 +112,8 @@ impl Play {
 
     fn abandon(&mut self, n: u8, sending: bool) {
         let Some(mut claim) = self.claims.remove(&n) else { return };
-        let before = matches!(self.model.state(n), Some(State::InFlight { ambiguous_before: true }));
+        let before =
+            matches!(self.model.state(n), Some(State::InFlight { ambiguous_before: true }));
         if sending {
             claim.begin_sending();
         }

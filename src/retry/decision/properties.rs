@@ -12,7 +12,8 @@ const SECS: fn(u64) -> Duration = Duration::from_secs;
 
 fn some_facts() -> impl Strategy<Value = Facts> {
     let outcome = prop::sample::select(Outcome::ALL.to_vec());
-    let status = prop::sample::select(vec![0_u16, 200, 302, 400, 403, 408, 409, 429, 500, 503, 529]);
+    let status =
+        prop::sample::select(vec![0_u16, 200, 302, 400, 403, 408, 409, 429, 500, 503, 529]);
     let hint = prop_oneof![
         Just(Hint::Absent),
         Just(Hint::Invalid),
@@ -29,7 +30,7 @@ fn some_facts() -> impl Strategy<Value = Facts> {
             let (repeatable, hopeless, timed_out) = rest;
             let base = facts();
             Facts {
-                attempt: Classified { hopeless, timed_out, ..attempt(outcome, status) },
+                attempt: Classified { timed_out, hopeless, ..attempt(outcome, status) },
                 made,
                 free_used,
                 hint,

@@ -21,6 +21,9 @@ enum Word {
     Because(Stop),
 }
 
+/// A reason to stop, and how it comes to be there.
+type Bar = (Stop, fn(&mut Facts));
+
 pub(super) fn attempt(outcome: Outcome, status: u16) -> Classified {
     let status = StatusCode::from_u16(status).ok();
     Classified { outcome, status, did_nothing: false, timed_out: false, hopeless: false }
@@ -103,10 +106,7 @@ fn what_the_route_does_not_list_is_passed_on() {
         (attempt(Outcome::NotSent, 0), Triggers { connect: false, ..on }),
         (attempt(Outcome::Ambiguous, 0), Triggers { reset: false, ..on }),
         (timed_out, Triggers { timeout: false, ..on }),
-        (
-            attempt(Outcome::Throttled, 429),
-            Triggers { statuses: on.statuses.without(429), ..on },
-        ),
+        (attempt(Outcome::Throttled, 429), Triggers { statuses: on.statuses.without(429), ..on }),
     ] {
         let facts = Facts { attempt, ..facts() };
         assert_eq!(word(&policy(), &facts), Word::Again, "{attempt:?}");
@@ -151,17 +151,17 @@ fn an_upstream_can_ask_for_a_retry_and_lifts_no_other_bar() {
 
 #[test]
 fn of_several_reasons_to_stop_the_earliest_is_given() {
-    let stale = Signed { age: SECS(241), single_use: false };
-    let reasons: [(Stop, &dyn Fn(&mut Facts)); 9] = [
-        (Stop::Unsafe, &|facts| facts.repeatable = false),
-        (Stop::Body, &|facts| facts.replayable = false),
-        (Stop::Signed, &|facts| facts.signed = Some(stale)),
-        (Stop::Off, &|facts| facts.off = true),
-        (Stop::UpstreamSaidNo, &|facts| facts.instructed = Some(Instruction::Stop)),
-        (Stop::Permanent, &|facts| facts.permanent = true),
-        (Stop::Attempts, &|facts| facts.made = 4),
-        (Stop::RetryAfter, &|facts| facts.hint = Hint::Wait(SECS(121))),
-        (Stop::Deadline, &|facts| facts.deadline = facts.now),
+    const STALE: Signed = Signed { age: Duration::from_secs(241), single_use: false };
+    let reasons: [Bar; 9] = [
+        (Stop::Unsafe, |facts| facts.repeatable = false),
+        (Stop::Body, |facts| facts.replayable = false),
+        (Stop::Signed, |facts| facts.signed = Some(STALE)),
+        (Stop::Off, |facts| facts.off = true),
+        (Stop::UpstreamSaidNo, |facts| facts.instructed = Some(Instruction::Stop)),
+        (Stop::Permanent, |facts| facts.permanent = true),
+        (Stop::Attempts, |facts| facts.made = 4),
+        (Stop::RetryAfter, |facts| facts.hint = Hint::Wait(SECS(121))),
+        (Stop::Deadline, |facts| facts.deadline = facts.now),
     ];
     for present in 1..1_u32 << reasons.len() {
         let mut facts = facts();
@@ -175,7 +175,7 @@ fn of_several_reasons_to_stop_the_earliest_is_given() {
 #[test]
 fn a_hint_is_obeyed_up_to_the_cap() {
     for (hint, wanted) in [
-        (SECS(120) - TICK, Word::Again),
+        (SECS(120).saturating_sub(TICK), Word::Again),
         (SECS(120), Word::Again),
         (SECS(120) + TICK, Word::Because(Stop::RetryAfter)),
         (Duration::MAX, Word::Because(Stop::RetryAfter)),
@@ -195,7 +195,7 @@ fn no_wait_is_begun_that_would_pass_the_deadline() {
         (Hint::Absent, MS(200), late), // the unscattered backoff is 200 ms
         (Hint::Absent, MS(200) + TICK, Word::Again),
         (Hint::Invalid, MS(200), late),
-        (Hint::Wait(SECS(7)), SECS(7) - TICK, late),
+        (Hint::Wait(SECS(7)), SECS(7).saturating_sub(TICK), late),
         (Hint::Wait(SECS(7)), SECS(7), late),
         (Hint::Wait(SECS(7)), SECS(7) + TICK, Word::Again),
         (Hint::Absent, Duration::ZERO, late),
@@ -292,7 +292,8 @@ fn attempts_are_counted_with_the_first_and_an_sdk_gets_one_retry_more() {
         (Attempts::Unlimited, true, 1, Word::Again),
         (Attempts::Unlimited, true, 2, spent),
     ] {
-        let (policy, facts) = (Policy { attempts, ..policy() }, Facts { made, sdk_retry, ..facts() });
+        let (policy, facts) =
+            (Policy { attempts, ..policy() }, Facts { made, sdk_retry, ..facts() });
         assert_eq!(word(&policy, &facts), wanted, "{attempts:?} {sdk_retry} {made}");
     }
 }

@@ -151,19 +151,24 @@ fn histories() -> Vec<Vec<Came>> {
 }
 
 fn surroundings() -> Vec<Around> {
-    let mut all = Vec::new();
-    for ambiguous_before in [false, true] {
-        for says in [None, Some(Says::Refused), Some(Says::Unknown)] {
-            for body in [BodyCame::Whole, BodyCame::Broken] {
-                for kept in [Kept::Yes, Kept::No] {
-                    for (asked_by, client_gone) in ASKERS.map(|by| [(by, false), (by, true)]).concat() {
-                        all.push(Around { ambiguous_before, says, body, kept, asked_by, client_gone });
-                    }
-                }
-            }
-        }
-    }
-    all
+    let with = |all: Vec<Around>, vary: fn(Around) -> Vec<Around>| -> Vec<Around> {
+        all.into_iter().flat_map(vary).collect()
+    };
+    let all = vec![PLAIN];
+    let all = with(all, |around| {
+        [false, true].map(|ambiguous_before| Around { ambiguous_before, ..around }).to_vec()
+    });
+    let all = with(all, |around| {
+        let says = [None, Some(Says::Refused), Some(Says::Unknown)];
+        says.map(|says| Around { says, ..around }).to_vec()
+    });
+    let all = with(all, |around| {
+        [BodyCame::Whole, BodyCame::Broken].map(|body| Around { body, ..around }).to_vec()
+    });
+    let all =
+        with(all, |around| [Kept::Yes, Kept::No].map(|kept| Around { kept, ..around }).to_vec());
+    let all = with(all, |around| ASKERS.map(|asked_by| Around { asked_by, ..around }).to_vec());
+    with(all, |around| [false, true].map(|client_gone| Around { client_gone, ..around }).to_vec())
 }
 
 fn each(rule: impl Fn(&[Came], Around, Ending) -> bool, says: &str) {

@@ -55,7 +55,7 @@ pub(crate) async fn samekey(folder: &Path, arguments: &[&str]) -> Ran {
 
 /// Runs a command to its end.
 pub(crate) async fn ran(command: &mut Command) -> Ran {
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
+    let ended = tokio::time::timeout(std::time::Duration::from_mins(1), command.output()).await;
     let output = ended.expect("it ends in time").expect("it can be run");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }

@@ -30,7 +30,7 @@ demo:
 	.ci/demo
 
 bench:
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench proxy
 
 install:
 	.ci/install

@@ -1,5 +1,7 @@
 //! What happens to a request, in order. This is the page to read.
 
+use std::time::Duration;
+
 use tower::ServiceBuilder;
 
 use crate::exchange::ending::Decide;
@@ -35,12 +37,7 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
         .layer(RetryLayer::new(route.retry.clone(), means(route, lasting, commons)))
         // Each attempt passes the pause, a slot and the rate: a retry takes its
         // turn like any other.
-        .layer(LimitLayer::new(
-            lasting.gate.clone(),
-            route.limits.clone(),
-            route.retry.retry_after_max,
-            lasting.metrics.clone(),
-        ))
+        .layer(limits(route, lasting))
         // One sending, with proof of what was sent when it fails.
         .service(wire(route, pool))
 }
@@ -75,6 +72,16 @@ fn means(route: &Route, lasting: &Lasting, commons: &Commons) -> Means {
         chance: commons.chance.clone(),
         observes: route.mode == Mode::Observe,
     }
+}
+
+/// A route that only observes holds nothing back: what it would do is counted above.
+fn limits(route: &Route, lasting: &Lasting) -> LimitLayer {
+    let mut limits = route.limits.clone();
+    let mut pause_max = route.retry.retry_after_max;
+    if route.mode == Mode::Observe {
+        (limits.concurrency, limits.rate, pause_max) = (None, None, Duration::ZERO);
+    }
+    LimitLayer::new(lasting.gate.clone(), limits, pause_max, lasting.metrics.clone())
 }
 
 fn wire(route: &Route, pool: &Pool) -> Sender {

@@ -105,7 +105,7 @@ fn read(arguments: &Arguments) -> Result<Request, Stop> {
 
 /// Why a request over TLS would not be read, if it would not.
 fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str> {
-    let Origin { scheme, host, port } = origin;
+    let Origin { scheme, host, port, .. } = origin;
     let routed = config.routes.iter().any(|route| route.matcher.names(host, *port));
     let asked = intercept::Asked { host, routed };
     let decided = intercept::decide(&config.intercept, asked, &Distrust::default(), Instant::now());

@@ -31,7 +31,7 @@ block! {
         /// Bytes of a request's head.
         header_size: Size<{ 8 * KIB }, { 16 * MIB }> = Size::of(64 * KIB),
         /// Fields in a request's head.
-        header_count: Count<1, 10_000> = Count(128),
+        header_count: Count<1, 10_000> = Count(100),
         /// Bytes of a request target.
         uri_size: Size<1, URI_MAX> = Size::of(16 * KIB),
         /// How long a head may take to arrive.

@@ -22,7 +22,7 @@ block! {
         /// How long an unused connection is kept.
         idle_timeout: Span<1, { 24 * HOUR }> = Span::of(MINUTE + 30 * SECOND),
         /// Unused connections kept per origin.
-        idle_per_host: Count<0, 10_000> = Count(64),
+        idle_per_host: Count<0, 10_000> = Count(256),
         /// A further proxy to go through; comes with a later version.
         proxy: Later = Later,
     }

@@ -15,15 +15,16 @@ use crate::exchange::Wishes;
 /// a key that is dropped on the way is a second effect. `TE: trailers` stays,
 /// since gRPC wants to see it. `Expect` goes, because it is answered here.
 pub fn clean_request(headers: &mut HeaderMap, keep: &HeaderName) -> Wishes {
-    let wishes = take_wishes(headers);
-    let trailers = wants_trailers(headers);
-    drop_nominated(headers, keep);
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    headers.remove(EXPECT);
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+    let found = Found::in_fields(headers);
+    let wishes = if found.ours { take_wishes(headers) } else { Wishes::default() };
+    if found.hop_by_hop {
+        let trailers = wants_trailers(headers);
+        drop_nominated(headers, keep);
+        drop_hop_by_hop(headers);
+        headers.remove(EXPECT);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
     }
     headers.append(VIA, HeaderValue::from_static("1.1 samekey"));
     wishes
@@ -31,17 +32,42 @@ pub fn clean_request(headers: &mut HeaderMap, keep: &HeaderName) -> Wishes {
 
 /// Takes out of a response's fields what ends at this hop, and adds `Via`.
 pub fn clean_response(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    let found = Found::in_fields(headers);
+    if found.hop_by_hop {
         drop_nominated(headers, &header::DATE);
+        drop_hop_by_hop(headers);
     }
+    if found.ours {
+        let forged: Vec<HeaderName> = ours(headers).collect();
+        for name in forged {
+            headers.remove(name);
+        }
+    }
+    headers.append(VIA, HeaderValue::from_static("1.1 samekey"));
+}
+
+/// What one look over the fields finds: most messages hold neither.
+#[derive(Default)]
+struct Found {
+    ours: bool,
+    hop_by_hop: bool,
+}
+
+impl Found {
+    fn in_fields(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            found.ours |= name.as_str().starts_with("samekey-");
+            found.hop_by_hop |= HOP_BY_HOP.contains(name) || *name == EXPECT;
+        }
+        found
+    }
+}
+
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
-    let forged: Vec<HeaderName> = ours(headers).collect();
-    for name in forged {
-        headers.remove(name);
-    }
-    headers.append(VIA, HeaderValue::from_static("1.1 samekey"));
 }
 
 /// Whether the client asked for another protocol on this connection.

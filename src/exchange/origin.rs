@@ -1,8 +1,11 @@
 //! Where requests go: a scheme, a host, a port.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use http::HeaderValue;
+use http::header::InvalidHeaderValue;
 use http::uri::Authority;
 
 /// Plain or inside TLS.
@@ -33,7 +36,7 @@ impl Scheme {
 }
 
 /// A scheme and an authority: lower-case host, no brackets, no trailing dot; cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// Plain or inside TLS.
     pub scheme: Scheme,
@@ -41,6 +44,22 @@ pub struct Origin {
     pub host: Arc<str>,
     /// The port.
     pub port: u16,
+    /// The `Host` field that follows from the others: every request needs it.
+    field: HeaderValue,
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        (self.scheme, self.port, &self.host) == (other.scheme, other.port, &other.host)
+    }
+}
+
+impl Eq for Origin {}
+
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.scheme, self.port, &self.host).hash(state);
+    }
 }
 
 impl Origin {
@@ -70,25 +89,50 @@ impl Origin {
         }
         let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
         let bare = bare.strip_suffix('.').unwrap_or(bare);
-        let named = !bare.is_empty();
         let port = match authority.as_str().strip_prefix(authority.host()) {
             Some("" | ":") => scheme.default_port(),
             _ => authority.port_u16().filter(|port| *port != 0)?,
         };
-        named.then(|| Self { scheme, host: bare.to_ascii_lowercase().into(), port })
+        Self::new(scheme, &bare.to_ascii_lowercase(), port)
+    }
+
+    /// An origin; `host` in lower case, without brackets. `None` where it is no host.
+    pub fn new(scheme: Scheme, host: &str, port: u16) -> Option<Self> {
+        let field = field(scheme, host, port).ok().filter(|_| !host.is_empty())?;
+        Some(Self { scheme, host: host.into(), port, field })
+    }
+
+    /// The same authority under another scheme.
+    #[must_use]
+    pub fn with_scheme(&self, scheme: Scheme) -> Self {
+        let field = field(scheme, &self.host, self.port).unwrap_or_else(|_same| self.field.clone());
+        Self { scheme, field, ..self.clone() }
     }
 
     /// The value of the `Host` field: the port only where it is not the scheme's.
-    pub fn host_field(&self) -> String {
-        let brackets = self.host.contains(':');
-        let host = if brackets { format!("[{}]", self.host) } else { self.host.to_string() };
-        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    pub fn host_field(&self) -> &HeaderValue {
+        &self.field
+    }
+
+    /// The authority as text.
+    pub fn authority(&self) -> &str {
+        self.field.to_str().unwrap_or(&self.host)
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.as_str(), self.host_field())
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}
+
+fn field(scheme: Scheme, host: &str, port: u16) -> Result<HeaderValue, InvalidHeaderValue> {
+    let usual = port == scheme.default_port();
+    match (host.contains(':'), usual) {
+        (false, true) => HeaderValue::from_str(host),
+        (false, false) => HeaderValue::try_from(format!("{host}:{port}")),
+        (true, true) => HeaderValue::try_from(format!("[{host}]")),
+        (true, false) => HeaderValue::try_from(format!("[{host}]:{port}")),
     }
 }
 

@@ -46,7 +46,8 @@ pub(super) struct Bare {
 pub(super) async fn look(shared: &Shared, mut request: Request) -> Result<Looked, Failure> {
     let rules = &shared.terms.rules;
     let effect = shared.is_effect(&request.method);
-    let text = if needs_body(rules, effect, &request) { read(shared, &mut request).await? } else { None };
+    let text =
+        if needs_body(rules, effect, &request) { read(shared, &mut request).await? } else { None };
     let bare = Bare { path: request.path.clone(), text };
     let found = match find(shared, &mut request, &bare, effect) {
         Ok(found) => found,
@@ -86,7 +87,8 @@ fn find(
     }
     let identity = identity(rules, request, root.as_ref(), effect)?;
     let Some((key, source)) = make(shared, request, identity, effect) else { return Ok(None) };
-    let signed = signature::signature(&request.headers, request.query(), std::time::SystemTime::now());
+    let signed =
+        signature::signature(&request.headers, request.query(), std::time::SystemTime::now());
     let injects = rules.inject.unwrap_or(effect) && signed.is_none();
     let sent = injects && !shared.terms.observes && put(rules, request, bare, &key);
     // A key that nobody sees and nobody can ask for is no key.
@@ -169,7 +171,8 @@ async fn read(shared: &Shared, request: &mut Request) -> Result<Option<Bytes>, F
 
 /// A coded body is read, but nothing can be spliced into it.
 fn plain(headers: &HeaderMap, bytes: Bytes) -> Option<Bytes> {
-    let encoding = headers.get(http::header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    let encoding =
+        headers.get(http::header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
     let decoded = coding::decode(encoding, &bytes, DECODED_MAX)?;
     Some(match decoded {
         std::borrow::Cow::Borrowed(_) => bytes.clone(),
@@ -227,7 +230,9 @@ fn carrier_name(carrier: &Carrier) -> String {
 fn title(name: &HeaderName) -> String {
     let words = name.as_str().split('-').map(|word| {
         let mut signs = word.chars();
-        signs.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + signs.as_str())
+        signs.next().map_or_else(String::new, |first| {
+            first.to_ascii_uppercase().to_string() + signs.as_str()
+        })
     });
     words.collect::<Vec<_>>().join("-")
 }
@@ -246,10 +251,10 @@ const DECODED_MAX: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use crate::exchange::tests::{data, full, headers, measured, request, rest, streamed};
+    use crate::exchange::Pointer;
     use crate::exchange::Wishes;
     use crate::exchange::body::BodyError;
-    use crate::exchange::Pointer;
+    use crate::exchange::tests::{data, full, headers, measured, request, rest, streamed};
     use crate::idempotency::tests::{rules, shared};
     use crate::idempotency::{Effects, Template};
 
@@ -318,7 +323,11 @@ mod tests {
             (rules(), request(Method::PUT, order()), None),
             (rules(), request(Method::GET, Body::empty()), None),
             (rules(), asked("o-1", request(Method::PUT, order())), Some((Header, false))),
-            (rules(), Request { method: Method::PUT, ..post(&[own], order()) }, Some((Client, true))),
+            (
+                rules(),
+                Request { method: Method::PUT, ..post(&[own], order()) },
+                Some((Client, true)),
+            ),
             (rules(), Request { method: Method::PUT, ..post(&[sdk], order()) }, None),
             // A key that nobody sees and nobody can ask for is none.
             (Rules { inject: Some(false), ..rules() }, post(&[], order()), None),
@@ -368,7 +377,10 @@ mod tests {
             let lenient = Rules { pass_malformed_keys: true, ..rules() };
             let passed = look_at(lenient, post(fields, Body::empty())).await.expect("it passes");
             assert_eq!(found(&passed), None);
-            assert_eq!(passed.request.headers.get_all("idempotency-key").iter().count(), fields.len());
+            assert_eq!(
+                passed.request.headers.get_all("idempotency-key").iter().count(),
+                fields.len()
+            );
         }
         let refused = look_at(rules(), asked("not visible", post(&[], Body::empty()))).await;
         assert!(matches!(refused, Err(Failure::KeyInvalid(_))));
@@ -440,7 +452,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_in_a_query_is_the_last_parameter() {
-        let own = Request { path: PathAndQuery::from_static("/v1?rid=mine&a=1"), ..post(&[], full("x")) };
+        let own =
+            Request { path: PathAndQuery::from_static("/v1?rid=mine&a=1"), ..post(&[], full("x")) };
         let looked = look_at(in_query(), own).await.expect("it passes");
         assert_eq!((found(&looked), key_of(&looked)), (Some((Source::Client, true)), "mine"));
         assert_eq!(looked.request.path, "/v1?rid=mine&a=1");
@@ -496,7 +509,10 @@ mod tests {
         let left = post(&[JSON], streamed([data("{"), Err(BodyError::ClientLeft)]));
         assert!(matches!(look_at(in_json(), left).await, Err(Failure::ClientGone)));
         let broken = post(&[JSON], streamed([Err(BodyError::Malformed("a bad chunk"))]));
-        assert!(matches!(look_at(in_json(), broken).await, Err(Failure::BadRequest("a bad chunk"))));
+        assert!(matches!(
+            look_at(in_json(), broken).await,
+            Err(Failure::BadRequest("a bad chunk"))
+        ));
     }
 
     #[tokio::test]
@@ -505,10 +521,14 @@ mod tests {
         for rules in [rules(), in_query(), in_json()] {
             let made = rules.clone();
             let twin = post(&[JSON], full(r#"{"a":1}"#));
-            let Looked { mut request, found, bare } = look_at(rules, twin).await.expect("it passes");
+            let Looked { mut request, found, bare } =
+                look_at(rules, twin).await.expect("it passes");
             let found = found.expect("it was given a key");
             let taken = replace(&made, &mut request, &bare, &found, orphan());
-            assert_eq!((taken.key.as_str(), taken.source, taken.sent), ("orphan", Source::Random, true));
+            assert_eq!(
+                (taken.key.as_str(), taken.source, taken.sent),
+                ("orphan", Source::Random, true)
+            );
             let header = request.headers.get("idempotency-key").map(HeaderValue::as_bytes);
             let said = format!(
                 "{} {} {}",

@@ -196,7 +196,7 @@ pub(super) fn short(digest: &[u8; 32]) -> String {
     hex(digest.first_chunk::<4>().expect("32 bytes hold four"))
 }
 
-fn length(field: &[u8]) -> [u8; 8] {
+pub(super) fn length(field: &[u8]) -> [u8; 8] {
     // A usize is at most 64 bits wide wherever this is built.
     u64::try_from(field.len()).unwrap_or(u64::MAX).to_be_bytes()
 }

@@ -13,6 +13,7 @@ use crate::exchange::ending::{AskedBy, Decide};
 use crate::exchange::id::Names;
 use crate::exchange::trail::{KeyNote, Replay};
 use crate::exchange::{BoxFuture, Chance, Failure, Request, Response};
+use crate::idempotency::Rules;
 use crate::idempotency::fingerprint::{Fingerprint, Fingerprinter};
 use crate::idempotency::identify::{self, Identified, Looked};
 use crate::idempotency::key::{Secret, Source};
@@ -22,7 +23,6 @@ use crate::idempotency::repeat::{self, Next};
 use crate::idempotency::scope::{Credential, RecordId, Scope, Target, record_id, scope};
 use crate::idempotency::store::Store;
 use crate::idempotency::suspension::Suspensions;
-use crate::idempotency::Rules;
 use crate::metrics::{KeyEvent, Metrics, RouteMetrics};
 
 /// Wraps a stage in [`Idempotency`].
@@ -148,7 +148,8 @@ where
 {
     let (origin, caller) = (request.origin.clone(), request.caller);
     let result = if shared.is_concerned(&request) {
-        keyed(shared.clone(), inner, request).await
+        // Boxed, so that a request without a key does not carry the state of one with.
+        Box::pin(keyed(shared.clone(), inner, request)).await
     } else {
         inner.call(request).await
     };
@@ -207,11 +208,10 @@ where
     if shared.terms.observes {
         return inner.call(request).await;
     }
-    let room = shared.scope(&request);
     let mut likeness = None;
     let mut adopted = false;
     if found.source == Source::Random {
-        likeness = likeness_of(&shared, &mut request, room).await?;
+        likeness = likeness_of(&shared, &mut request).await?;
         let window = shared.terms.rules.adopt_orphans;
         let Some(alike) = &likeness else {
             note(&shared, &request, &found);
@@ -225,8 +225,8 @@ where
     }
     drop(bare);
     note(&shared, &request, &found);
-    let ask = Ask { id: record_id(&room, &found.key), found, adopted, likeness };
-    claimed(shared, inner, request, ask).await
+    let id = record_id(&shared.scope(&request), &found.key);
+    Box::pin(claimed(shared, inner, request, Ask { id, found, adopted, likeness })).await
 }
 
 /// What is asked of the store.
@@ -298,14 +298,17 @@ where
 async fn likeness_of(
     shared: &Shared,
     request: &mut Request,
-    room: Scope,
 ) -> Result<Option<Likeness>, Failure> {
     let on = !shared.terms.rules.adopt_orphans.is_zero();
-    if !on || request.body.length().is_none() || is_grpc(request) {
+    let caps = &shared.terms.caps;
+    let most = caps.memory.saturating_add(caps.disk);
+    // What cannot be kept whole cannot be read first and sent then.
+    let fits = request.body.length().is_some_and(|length| length <= most);
+    if !on || !fits || is_grpc(request) {
         return Ok(None);
     }
     let fingerprint = whole_fingerprint(shared, request).await?;
-    Ok(Some((room, fingerprint)))
+    Ok(Some((shared.scope(request), fingerprint)))
 }
 
 /// Reads the whole body, keeps it for sending, and takes its fingerprint.
@@ -342,10 +345,15 @@ fn is_grpc(request: &Request) -> bool {
 
 /// Notes the key for the response's headers and for the log.
 fn note(shared: &Shared, request: &Request, found: &Identified) {
-    let digest = format!("{:?}", found.key);
+    // Only the log reads it, and a digest has its price.
+    let logged = tracing::enabled!(tracing::Level::INFO);
+    let told = logged.then(|| KeyNote {
+        source: found.source.as_str(),
+        digest: format!("{:?}", found.key),
+    });
     request.trail.with(|notes| {
         notes.key = found.sent.then(|| found.key.header_value());
-        notes.key_note = Some(KeyNote { source: found.source.as_str(), digest });
+        notes.key_note = told;
         notes.never_dedupes = shared.terms.rules.upstream_dedupes == Some(false);
     });
 }

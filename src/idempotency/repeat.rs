@@ -62,8 +62,7 @@ impl<'a> Repeat<'a> {
     /// changed hands meanwhile.
     async fn ask(&mut self, request: &mut Request) -> Result<Option<Next>, Failure> {
         let now = Instant::now();
-        let reserved =
-            self.shared.store.reserve(self.ask.id, self.fingerprint, self.exchange, now);
+        let reserved = self.shared.store.reserve(self.ask.id, self.fingerprint, self.exchange, now);
         let full = |_: &Failure| self.shared.commons.metrics.store_error("reserve");
         match reserved.inspect_err(full)? {
             Reserved::Claimed(claim) => Ok(Some(Next::Lead(claim))),
@@ -89,7 +88,11 @@ impl<'a> Repeat<'a> {
         Ok(Next::Replay(Replayed { response, how: Replay::Stored }))
     }
 
-    async fn unknown(&mut self, request: &mut Request, open: Open) -> Result<Option<Next>, Failure> {
+    async fn unknown(
+        &mut self,
+        request: &mut Request,
+        open: Open,
+    ) -> Result<Option<Next>, Failure> {
         if let Some(next) = self.mismatch(request, open.fingerprint).await? {
             return Ok(Some(next));
         }
@@ -181,10 +184,10 @@ impl<'a> Repeat<'a> {
             return false;
         }
         // Nobody can de-duplicate by a key that is not sent.
-        let dedupes = terms.rules.upstream_dedupes.filter(|promised| !promised || self.ask.found.sent);
+        let dedupes =
+            terms.rules.upstream_dedupes.filter(|promised| !promised || self.ask.found.sent);
         let asked_by = self.ask.asked_by();
-        let resend =
-            (terms.decide.resend)(&request.method, dedupes, terms.repeat_unsafe, asked_by);
+        let resend = (terms.decide.resend)(&request.method, dedupes, terms.repeat_unsafe, asked_by);
         match resend {
             Resend::Never => false,
             Resend::Always => true,

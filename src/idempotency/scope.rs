@@ -351,7 +351,7 @@ mod tests {
     fn whatever_a_request_is_aimed_at_changes_its_scope() {
         let secret = Secret::new([7; 32]);
         let credential = Credential([1; 32]);
-        let origin = |port| Origin { scheme: Scheme::Https, host: "a.test".into(), port };
+        let origin = |port| Origin::new(Scheme::Https, "a.test", port).expect("an origin");
         let of = |port, method: &Method, path, credential: &Credential| {
             scope(&secret, &Target { origin: &origin(port), method, path }, credential)
         };

@@ -40,12 +40,7 @@ struct Shared {
 
 impl LimitLayer {
     /// Holds back at `gate` by `limits`; a pause lasts at most `pause_max`.
-    pub fn new(
-        gate: Gate,
-        limits: Limits,
-        pause_max: Duration,
-        metrics: RouteMetrics,
-    ) -> Self {
+    pub fn new(gate: Gate, limits: Limits, pause_max: Duration, metrics: RouteMetrics) -> Self {
         Self { shared: Arc::new(Shared { gate, limits, pause_max, metrics }) }
     }
 }
@@ -86,7 +81,7 @@ where
     let (origin, caller) = (request.origin.clone(), request.caller);
     let limited = shared.limits.concurrency.is_some() || shared.limits.rate.is_some();
     let turn = if limited || shared.gate.has_pauses() {
-        shared.turn(shared.asker(&request)).await?
+        Box::pin(shared.turn(shared.asker(&request))).await? // the rule is not to wait
     } else {
         Turn::default()
     };
@@ -159,7 +154,6 @@ impl Shared {
         let waits = self.gate.inner.waiting.fetch_add(1, Ordering::AcqRel);
         let _leave = Leaving(&self.gate);
         let origin = self.pause_origin(origin);
-        let mut waited = false;
         let turn = loop {
             let turn = self.try_turn(&caller, origin, until, waits).await?;
             match turn {
@@ -167,11 +161,8 @@ impl Shared {
                 Again(at) if at > until => return Err(too_late(at, started)),
                 Again(at) => sleep_until(at).await,
             }
-            waited = true;
         };
-        if waited || started.elapsed() > Duration::ZERO {
-            self.metrics.held_back(started.elapsed());
-        }
+        self.metrics.held_back(started.elapsed());
         Ok(turn)
     }
 
@@ -184,24 +175,35 @@ impl Shared {
         until: Instant,
         waits: usize,
     ) -> Result<Step, Failure> {
-        let first = match self.past_pause(caller, origin, until).await? {
+        let mut first = match self.past_pause(caller, origin, until).await? {
             Ok(first) => first,
+            Err(_) if waits >= self.queue_max() => return Err(Failure::Overloaded),
             Err(at) => return Ok(Again(at)),
         };
+        let mut queued = false;
         let slot = match self.limits.concurrency {
             None => None,
             Some(limit) => match self.gate.turns(*caller).take(limit) {
                 Taken::Slot(slot) => Some(slot),
                 Taken::Queued(_) if waits >= self.queue_max() => return Err(Failure::Overloaded),
-                Taken::Queued(queued) => Some(
-                    timeout_at(until, queued)
-                        .await
-                        .ok()
-                        .and_then(Result::ok)
-                        .ok_or_else(|| too_late(until + SOON, until))?,
-                ),
+                Taken::Queued(slot) => {
+                    queued = true;
+                    let slot = timeout_at(until, slot).await.ok().and_then(Result::ok);
+                    Some(slot.ok_or_else(|| too_late(until + SOON, until))?)
+                }
             },
         };
+        if queued && first.is_none() {
+            // The one that held the slot before may have begun a pause.
+            let pause = self.gate.pause(caller, origin);
+            let now = Instant::now();
+            match pause.as_ref().map(|pause| pause.ask(now)) {
+                Some(Pass::Wait(at)) => return Ok(Again(at)), // without the slot
+                Some(Pass::WaitForFirst) => return Ok(Again(now)),
+                Some(Pass::GoFirst) => first = pause.map(|pause| First { pause }),
+                Some(Pass::Go) | None => {}
+            }
+        }
         if let Some(rate) = self.limits.rate {
             let taken = self.gate.turns(*caller).take_rate(rate, Instant::now());
             if let Err(at) = taken {
@@ -312,13 +314,7 @@ mod tests {
     const RETRY_AFTER_5: &[(&str, &str)] = &[("retry-after", "5")];
 
     fn limits() -> Limits {
-        Limits {
-            concurrency: None,
-            rate: None,
-            max_wait: SECOND * 30,
-            max_queue: 100,
-            group: None,
-        }
+        Limits { concurrency: None, rate: None, max_wait: SECOND * 30, max_queue: 100, group: None }
     }
 
     fn slots(slots: u32) -> Option<NonZeroU32> {
@@ -385,7 +381,11 @@ mod tests {
     async fn a_pause_holds_all_back_then_one_goes_first_and_the_rest_follow_its_answer() {
         let mut bench = bench(limits());
         bench.upstream.status(429, RETRY_AFTER_5);
-        bench.upstream.answer_after(SECOND * 2, Ok(body("first"))).status(200, &[]).status(200, &[]);
+        bench
+            .upstream
+            .answer_after(SECOND * 2, Ok(body("first")))
+            .status(200, &[])
+            .status(200, &[]);
         drop(bench.send(get()).await);
         for _each in 0..3 {
             bench.begin(get()).await;
@@ -457,7 +457,9 @@ mod tests {
             if let Err(failure) = result {
                 // A hint beyond the longest pause is asked about again after that.
                 let told = SECOND * seconds.parse::<u32>().expect("a number").min(120);
-                assert!(matches!(failure, Failure::LimitWait { retry_after } if retry_after == told));
+                assert!(
+                    matches!(failure, Failure::LimitWait { retry_after } if retry_after == told)
+                );
             }
         }
     }
@@ -544,15 +546,40 @@ mod tests {
         bench.upstream.status(200, &[]).status(200, &[]);
         drop(running);
         assert_eq!(bench.failures().await, 0);
-        let order: Vec<_> = bench.upstream.calls().into_iter().filter_map(|call| call.body).collect();
+        let order: Vec<_> =
+            bench.upstream.calls().into_iter().filter_map(|call| call.body).collect();
         assert_eq!(order, ["", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_begins_while_others_queue_for_a_slot_holds_them_back_too() {
+        let mut bench = bench(Limits { concurrency: slots(1), ..limits() });
+        let throttled = response(429, RETRY_AFTER_5, Body::empty());
+        bench.upstream.answer_after(SECOND, Ok(throttled));
+        bench.upstream.answer_after(SECOND, Ok(body("first"))).status(200, &[]);
+        for _each in 0..3 {
+            bench.begin(get()).await;
+        }
+        assert_eq!(bench.failures().await, 0);
+        assert_eq!(bench.sent(), [0, 6, 7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_a_pause_are_bounded_too() {
+        let mut bench = bench(Limits { max_queue: 2, ..limits() });
+        bench.upstream.status(429, RETRY_AFTER_5).status(200, &[]).status(200, &[]);
+        drop(bench.send(get()).await);
+        bench.begin(get()).await;
+        bench.begin(get()).await;
+        let refused = bench.send(get()).await.expect_err("two wait already");
+        assert!(matches!(refused, Failure::Overloaded), "{refused:?}");
+        assert_eq!(bench.failures().await, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_the_rate_holds_no_slot() {
         let rate = Rate { count: NonZeroU32::MIN, per: SECOND * 10 };
-        let mut bench =
-            bench(Limits { concurrency: slots(1), rate: Some(rate), ..limits() });
+        let mut bench = bench(Limits { concurrency: slots(1), rate: Some(rate), ..limits() });
         bench.upstream.status(200, &[]).status(200, &[]);
         drop(bench.send(get()).await);
         bench.begin(get()).await;

@@ -139,6 +139,9 @@ fn target(uri: &Uri, headers: &HeaderMap) -> Result<Origin, Failure> {
 /// Whether `Host` names `origin`; a missing or empty one does, and one without a port.
 fn agrees(origin: &Origin, headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()) else { return true };
+    if host == origin.host_field() {
+        return true; // what a client nearly always writes
+    }
     let named = UriAuthority::try_from(host.as_bytes()).ok();
     let portless = named.as_ref().is_some_and(|named| named.port().is_none());
     let named = named.and_then(|named| Origin::of(origin.scheme, &named));
@@ -167,7 +170,7 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<Wire<Seated>> {
 async fn open(io: Wire<Seated>, authority: Authority, inside: Inside) {
     let mut io = Prefixed::new(io);
     let guess = timeout(inside.spec.caps.header_timeout.min(FIRST_WORD), io.guess()).await;
-    let plain = Origin { scheme: Scheme::Http, ..inside.origin.clone() };
+    let plain = inside.origin.with_scheme(Scheme::Http);
     match guess {
         Ok(Ok(Guess::Tls)) => tls(io, &authority, inside).await,
         Ok(Ok(Guess::Http1)) => ended(&inside, http1(io, plain, &inside).await),

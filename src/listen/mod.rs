@@ -196,7 +196,7 @@ impl Default for Caps {
         Self {
             connections: 4096,
             header_size: 64 * 1024,
-            header_count: 128,
+            header_count: 100,
             uri_size: 16 * 1024,
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_mins(5),

@@ -75,8 +75,10 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_buf_size(caps.header_size.max(BUFFER_MAX))
-        .max_header_size(caps.header_size)
-        .max_headers(caps.header_count);
+        .max_header_size(caps.header_size);
+    if caps.header_count != FIELDS_ON_THE_STACK {
+        builder.max_headers(caps.header_count);
+    }
     let mut connection =
         pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
     let ended = tokio::select! {
@@ -243,6 +245,8 @@ where
 
 /// hyper reads and writes through buffers of at most this; more gained nothing.
 const BUFFER_MAX: usize = 64 * 1024;
+/// What hyper parses without going to the heap for each head.
+const FIELDS_ON_THE_STACK: usize = 100;
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(25);
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;

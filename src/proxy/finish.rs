@@ -144,7 +144,7 @@ impl Drop for Finish {
 fn explain(response: &mut Response, notes: &Notes) {
     let headers = &mut response.headers;
     let attempts = if notes.replay.is_some() { 0 } else { notes.attempts.len() };
-    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    headers.insert(ATTEMPTS, small(attempts));
     if let Some(stop) = notes.stop {
         headers.insert(STOP, HeaderValue::from_static(stop.as_str()));
         if gives_up(stop, notes.never_dedupes) {
@@ -158,6 +158,13 @@ fn explain(response: &mut Response, notes: &Notes) {
     if let Some(key) = &notes.key {
         headers.insert(KEY, key.clone());
     }
+}
+
+/// Few exchanges take more attempts than have a word ready.
+fn small(attempts: usize) -> HeaderValue {
+    const WORDS: [&str; 6] = ["0", "1", "2", "3", "4", "5"];
+    let word = WORDS.get(attempts).copied().map(HeaderValue::from_static);
+    word.unwrap_or_else(|| HeaderValue::from(attempts))
 }
 
 /// Whether the client's own retry would only start over what was given up.

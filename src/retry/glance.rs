@@ -18,17 +18,30 @@ pub(super) struct Said {
     pub(super) says: Option<Says>,
 }
 
-/// Reads the beginning of an answer, where the route has something to look for in it.
+/// Whether the route has something to look for in this answer.
+pub(super) fn is_wanted(
+    policy: &Policy,
+    attempt: Classified,
+    result: &Result<Response, Failure>,
+) -> bool {
+    let looks = if is_good(attempt) {
+        !policy.failed_when.is_empty()
+    } else {
+        !policy.never_when.is_empty()
+    };
+    looks && result.as_ref().is_ok_and(|response| is_json(&response.headers))
+}
+
+/// Reads the beginning of an answer, and what it says.
 pub(super) async fn read(
     policy: &Policy,
     attempt: Classified,
     result: Result<Response, Failure>,
 ) -> (Result<Response, Failure>, Said) {
-    let good = attempt.status.is_some_and(|status| status.is_success());
-    let wanted = if good { !policy.failed_when.is_empty() } else { !policy.never_when.is_empty() };
+    let good = is_good(attempt);
     let mut response = match result {
-        Ok(response) if wanted && is_json(&response.headers) => response,
-        other => return (other, Said::default()),
+        Ok(response) => response,
+        Err(failure) => return (Err(failure), Said::default()),
     };
     let body = std::mem::take(&mut response.body);
     let peeked = body.peek(READ_MAX, READ_WITHIN).await;
@@ -46,6 +59,10 @@ pub(super) async fn read(
     (Ok(response), said)
 }
 
+fn is_good(attempt: Classified) -> bool {
+    attempt.status.is_some_and(|status| status.is_success())
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
@@ -59,7 +76,10 @@ pub(super) async fn set_aside(result: Result<Response, Failure>) -> Result<Respo
     let peeked = body.peek(READ_MAX, DRAIN_WITHIN).await;
     let Some(whole) = peeked.whole else {
         return Err(Failure::Protocol {
-            detail: format!("the upstream answered {} and no further attempt began", response.status),
+            detail: format!(
+                "the upstream answered {} and no further attempt began",
+                response.status
+            ),
             broken: true,
         });
     };

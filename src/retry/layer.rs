@@ -13,13 +13,13 @@ use crate::exchange::body::{Caps, Held, Room};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::{Attempt, Stop};
 use crate::exchange::{
-    BoxFuture, Chance, Client, Failure, Origin, Outcome, Request, Response, Standing, Trail, Upload,
-    signature,
+    BoxFuture, Chance, Client, Failure, Origin, Outcome, Request, Response, Standing, Trail,
+    Upload, signature,
 };
 use crate::metrics::RouteMetrics;
 use crate::retry::budget::{Budget, Receipt};
 use crate::retry::decision::{Decision, Facts, decide, repeatable};
-use crate::retry::glance::{Said, read, set_aside};
+use crate::retry::glance::{self, Said, set_aside};
 use crate::retry::outcome::{Classified, classify};
 use crate::retry::policy::{Attempts, Policy};
 
@@ -175,7 +175,7 @@ impl Exchange {
                         return self.stop(Stop::Budget, result);
                     };
                     self.shared.means.metrics.retry(reason, wait, asked);
-                    let result = set_aside(result).await;
+                    let result = Box::pin(set_aside(result)).await;
                     if !self.wait(wait).await {
                         return result;
                     }
@@ -245,12 +245,15 @@ impl Exchange {
         let policy = &self.shared.policy;
         self.made += 1;
         self.shared.means.metrics.attempt(attempt.outcome.as_str());
-        let (result, said) = read(policy, attempt, result).await;
+        let (result, said) = if glance::is_wanted(policy, attempt, &result) {
+            Box::pin(glance::read(policy, attempt, result)).await
+        } else {
+            (result, Said::default())
+        };
         let waited = std::mem::take(&mut self.waited);
         let (outcome, status) = (attempt.outcome, attempt.status);
         let did_nothing = attempt.did_nothing;
-        self.ambiguous |= matches!(outcome, Outcome::Ambiguous)
-            || matches!(outcome, Outcome::Failed | Outcome::Throttled) && !did_nothing;
+        self.ambiguous |= !did_nothing;
         self.parts.trail.with(|notes| {
             notes.attempts.push(Attempt { outcome, status, did_nothing, waited });
             notes.says = said.says;
@@ -279,8 +282,7 @@ impl Exchange {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let none = HeaderMap::new();
         let headers = result.as_ref().map_or(&none, |response| &response.headers);
-        let hint =
-            attempt.status.map_or(Hint::Absent, |status| hint::wait(status, headers, wall));
+        let hint = attempt.status.map_or(Hint::Absent, |status| hint::wait(status, headers, wall));
         let facts = Facts {
             attempt: *attempt,
             made: self.made,
@@ -511,18 +513,31 @@ mod tests {
         for (policy, request, status, fields, wanted) in [
             (policy(), post(stream()), 500, &[][..], Some(Stop::Unsafe)),
             (policy(), put(stream()), 501, &[], None),
-            (policy(), put(stream()), 503, &[("x-should-retry", "false")], Some(Stop::UpstreamSaidNo)),
+            (
+                policy(),
+                put(stream()),
+                503,
+                &[("x-should-retry", "false")],
+                Some(Stop::UpstreamSaidNo),
+            ),
             (policy(), put(stream()), 429, &[("retry-after", "121")], Some(Stop::RetryAfter)),
             (policy(), Request { wishes: off, ..put(stream()) }, 503, &[], Some(Stop::Off)),
             (once, put(stream()), 503, &[], Some(Stop::Attempts)),
             (poor(), put(stream()), 503, &[], Some(Stop::Budget)),
-            (policy(), put(streamed([(); 80].map(|()| data("a longer body ")))), 503, &[], Some(Stop::Body)),
+            (
+                policy(),
+                put(streamed([(); 80].map(|()| data("a longer body ")))),
+                503,
+                &[],
+                Some(Stop::Body),
+            ),
         ] {
             let mut bench = bench(policy);
             bench.upstream.status(status, fields);
             assert_eq!(bench.outcome(request).await, (status, 1, wanted), "{fields:?}");
             let Some(stop) = wanted else { continue };
-            let series = format!(r#"retry_stopped_total{{reason="{}",route="r"}} 1"#, stop.as_str());
+            let series =
+                format!(r#"retry_stopped_total{{reason="{}",route="r"}} 1"#, stop.as_str());
             assert!(bench.counts(&series), "{series}");
         }
     }
@@ -670,7 +685,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_an_exchange_that_failed_first_is_recovered() {
-        for (answers, wanted) in [(&[200][..], 0), (&[429, 200], 1), (&[429, 400], 0), (&[400], 0)] {
+        for (answers, wanted) in [(&[200][..], 0), (&[429, 200], 1), (&[429, 400], 0), (&[400], 0)]
+        {
             let mut bench = bench(policy());
             for status in answers {
                 bench.upstream.status(*status, &[]);
@@ -729,10 +745,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_may_not_be_repeated_asks_for_a_fresh_connection() {
-        let promised = Standing {
-            dedupes_until: Some(Instant::now() + SECOND),
-            ..Standing::default()
-        };
+        let promised =
+            Standing { dedupes_until: Some(Instant::now() + SECOND), ..Standing::default() };
         for (request, fresh) in [
             (post(full("ab")), true),
             (put(full("ab")), false),

@@ -367,16 +367,16 @@ mod tests {
 
     #[test]
     fn families_alternate_and_the_resolvers_first_is_first() {
-        let (a, b, c) = ("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1");
-        let (x, y) = ("[2001:db8::1]:1", "[2001:db8::2]:1");
+        let (one, two, three) = ("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1");
+        let (six, seven) = ("[2001:db8::1]:1", "[2001:db8::2]:1");
         for (found, wanted) in [
             (&[][..], &[][..]),
-            (&[a], &[a]),
-            (&[a, b, c], &[a, b, c]),
-            (&[x, y, a], &[x, a, y]),
-            (&[a, x, y], &[a, x, y]),
-            (&[a, b, c, x], &[a, x, b, c]),
-            (&[x, a, b, c, y], &[x, a, y, b, c]),
+            (&[one], &[one]),
+            (&[one, two, three], &[one, two, three]),
+            (&[six, seven, one], &[six, one, seven]),
+            (&[one, six, seven], &[one, six, seven]),
+            (&[one, two, three, six], &[one, six, two, three]),
+            (&[six, one, two, three, seven], &[six, one, seven, two, three]),
         ] {
             assert_eq!(interleaved(addresses(found)), addresses(wanted), "{found:?}");
         }

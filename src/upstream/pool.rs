@@ -1,5 +1,6 @@
 //! Connections at rest, by origin: the last one used is the first one taken.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct Pool {
 struct Inner {
     dialer: Dialer,
     limits: ArcSwap<(Duration, usize)>,
-    idle: DashMap<Origin, Vec<Idle>>,
+    idle: DashMap<Origin, VecDeque<Idle>>,
     /// Origins that chose HTTP/2, each with its one connection. The lock makes
     /// one dial of a burst; it is per origin, and held only while dialling.
     shared: DashMap<Origin, Arc<Mutex<Option<Shared>>>>,
@@ -101,9 +102,13 @@ impl Pool {
             }
         }
         let shared = self.inner.shared.get(origin).map(|entry| entry.value().clone());
+        // Making a connection takes kilobytes of state, which the future of a request
+        // that finds one at rest should not have to carry: it is boxed.
         match shared {
-            Some(slot) if want.speaks == Speaks::Any => self.take_shared(origin, want, &slot).await,
-            _ => self.dial(origin, want).await,
+            Some(slot) if want.speaks == Speaks::Any => {
+                Box::pin(self.take_shared(origin, want, &slot)).await
+            }
+            _ => Box::pin(self.dial(origin, want)).await,
         }
     }
 
@@ -167,9 +172,9 @@ impl Pool {
         }
         let mut idle = self.inner.idle.entry(origin).or_default();
         if idle.len() >= idle_per_host {
-            idle.remove(0); // the one that has been unused for longest
+            idle.pop_front(); // the one that has been unused for longest
         }
-        idle.push(Idle { sender, since: Instant::now(), keep_alive });
+        idle.push_back(Idle { sender, since: Instant::now(), keep_alive });
     }
 
     /// Notes that a shared connection is in use.
@@ -205,13 +210,13 @@ impl Pool {
     fn pop(&self, origin: &Origin, fresh: bool) -> Option<Idle> {
         let (idle_timeout, _) = **self.inner.limits.load();
         let mut idle = self.inner.idle.get_mut(origin)?;
-        while let Some(last) = idle.pop() {
+        while let Some(last) = idle.pop_back() {
             let age = last.since.elapsed();
             if last.sender.is_closed() || age >= idle_timeout {
                 continue;
             }
             if fresh && age >= stale_after(last.keep_alive) {
-                idle.push(last); // good enough for a request that may be repeated
+                idle.push_back(last); // good enough for a request that may be repeated
                 return None;
             }
             return Some(last);

@@ -175,9 +175,7 @@ fn for_http1(parcel: &mut Parcel, origin: &Origin, upgrade: bool) {
     {
         *parcel.uri_mut() = Uri::from(path);
     }
-    if let Ok(host) = HeaderValue::try_from(origin.host_field()) {
-        parcel.headers_mut().insert(HOST, host);
-    }
+    parcel.headers_mut().insert(HOST, origin.host_field().clone());
     join_cookies(parcel.headers_mut());
     let bodiless = matches!(*parcel.method(), Method::GET | Method::HEAD);
     if bodiless && !parcel.body().is_empty() && parcel.body().length().is_none() {
@@ -210,7 +208,7 @@ fn for_http2(parcel: &mut Parcel, origin: &Origin) {
         headers.remove(name);
     }
     let path = parcel.uri().path_and_query().cloned();
-    let uri = Uri::builder().scheme(origin.scheme.as_str()).authority(origin.host_field());
+    let uri = Uri::builder().scheme(origin.scheme.as_str()).authority(origin.authority());
     if let Some(Ok(uri)) = path.map(|path| uri.path_and_query(path).build()) {
         *parcel.uri_mut() = uri;
     }

@@ -12,7 +12,10 @@ use crate::support::{Answer, ORDER, Stage};
 const CARRIERS: [&str; 3] = ["idempotency-key", "{json: /m/id}", "{query: requestId}"];
 
 async fn stage(carrier: &str, more: &str) -> Stage {
-    Stage::new(&format!("idempotency: {{adopt_orphans: 10m, header: {carrier}{more}}}, retry: {{attempts: 1}}")).await
+    Stage::new(&format!(
+        "idempotency: {{adopt_orphans: 10m, header: {carrier}{more}}}, retry: {{attempts: 1}}"
+    ))
+    .await
 }
 
 /// Orders without a key, and hangs up once the provider has `seen` that many requests.
@@ -126,7 +129,8 @@ async fn an_order_of_unknown_length_is_never_adopted() {
              transfer-encoding: chunked\r\n\r\n8\r\n{ORDER}\r\n0\r\n\r\n",
             stage.url("/v1/jobs")
         );
-        let mut stream = tokio::net::TcpStream::connect(stage.samekey.proxy).await.expect("it listens");
+        let mut stream =
+            tokio::net::TcpStream::connect(stage.samekey.proxy).await.expect("it listens");
         stream.write_all(head.as_bytes()).await.expect("it takes them");
         stream
     };
@@ -175,7 +179,11 @@ async fn an_adopted_order_is_sent_again_under_the_key_that_it_had() {
         stage.script("reset_after");
         assert_eq!(stage.post(&[], ORDER).await.status, 502);
         let again = stage.post(&[], ORDER).await;
-        assert_eq!((again.status.as_u16(), again.header("samekey-attempts")), (201, "1"), "{carrier}");
+        assert_eq!(
+            (again.status.as_u16(), again.header("samekey-attempts")),
+            (201, "1"),
+            "{carrier}"
+        );
         let sent = sent(&stage);
         assert_eq!(sent.len(), 2, "{carrier}");
         assert_eq!(sent[0], sent[1], "{carrier}: one key, and all else as it was");
@@ -222,5 +230,8 @@ async fn a_window_closes() {
     stage.counted("recorded", 1).await;
     tokio::time::sleep(Duration::from_millis(120)).await;
     assert_eq!(replay(&stage.post(&[], ORDER).await), (201, ""));
-    assert_eq!(stage.client.send(Method::GET, &stage.url("/v1/jobs/none"), &[], "").await.status, 404);
+    assert_eq!(
+        stage.client.send(Method::GET, &stage.url("/v1/jobs/none"), &[], "").await.status,
+        404
+    );
 }

@@ -46,7 +46,9 @@ async fn the_first_source_that_applies_gives_the_key() {
     let random = [key_of(&stage, &[], ORDER).await, key_of(&stage, &[], ORDER).await];
     let all = HashSet::from([by_wish, by_identity, by_sdk, random[0].clone(), random[1].clone()]);
     assert_eq!(all.len(), 5, "{all:?}");
-    assert!(all.iter().all(|key| uuid::Uuid::parse_str(key).is_ok_and(|id| id.get_version_num() == 4)));
+    assert!(
+        all.iter().all(|key| uuid::Uuid::parse_str(key).is_ok_and(|id| id.get_version_num() == 4))
+    );
     let refused = stage.post(&[own], ORDER).await;
     assert_eq!(refused.said(), (400, "key-invalid".to_owned()), "beyond ASCII");
 }
@@ -82,10 +84,22 @@ async fn a_key_travels_where_the_route_says_and_nothing_else_changes() {
     let odd = "{ \"b\" :1.50,\n\"a\":[ 1 ,2] }";
     for (header, target, wanted) in [
         ("x-order-id", "/v1/jobs?q=a%20b", ("KEY", "/v1/jobs?q=a%20b", odd.to_owned())),
-        ("{query: requestId}", "/v1/jobs?q=a%20b", ("", "/v1/jobs?q=a%20b&requestId=KEY", odd.to_owned())),
+        (
+            "{query: requestId}",
+            "/v1/jobs?q=a%20b",
+            ("", "/v1/jobs?q=a%20b&requestId=KEY", odd.to_owned()),
+        ),
         ("{query: requestId}", "/v1/jobs", ("", "/v1/jobs?requestId=KEY", odd.to_owned())),
-        ("{json: /external_id}", "/v1/jobs", ("", "/v1/jobs", odd.replacen('{', "{\"external_id\":\"KEY\",", 1))),
-        ("{json: /m/id}", "/v1/jobs", ("", "/v1/jobs", odd.replacen('{', "{\"m\":{\"id\":\"KEY\"},", 1))),
+        (
+            "{json: /external_id}",
+            "/v1/jobs",
+            ("", "/v1/jobs", odd.replacen('{', "{\"external_id\":\"KEY\",", 1)),
+        ),
+        (
+            "{json: /m/id}",
+            "/v1/jobs",
+            ("", "/v1/jobs", odd.replacen('{', "{\"m\":{\"id\":\"KEY\"},", 1)),
+        ),
     ] {
         let found = carried(&format!("idempotency: {{header: {header}}}"), target, odd).await;
         let found = (found.0.as_str(), found.1.as_str(), found.2);
@@ -187,7 +201,11 @@ async fn no_answer_crosses_a_scope() {
     let secure = stage.provider.ports.https_url("/s/s/v1/jobs");
     assert_eq!(ask(Method::POST, &secure, none).await, "", "another authority");
     let both = [("idempotency-key", "k"), ("authorization", "Bearer a"), ("cookie", "fresh=1")];
-    assert_eq!(stage.post(&both, ORDER).await.header("samekey-replay"), "stored", "no other cookie");
+    assert_eq!(
+        stage.post(&both, ORDER).await.header("samekey-replay"),
+        "stored",
+        "no other cookie"
+    );
 }
 
 fn gzipped(text: &str) -> Vec<u8> {
@@ -207,7 +225,8 @@ async fn a_fingerprint_is_of_what_is_asked_and_not_of_how() {
             "--{boundary}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n{value}\r\n--{boundary}--\r\n"
         )
     };
-    let (one, other) = ("multipart/form-data; boundary=xYx", "multipart/form-data; boundary=\"b o\"");
+    let (one, other) =
+        ("multipart/form-data; boundary=xYx", "multipart/form-data; boundary=\"b o\"");
     let (xyx, bo, two) = (parts("xYx", "1"), parts("b o", "1"), parts("xYx", "2"));
     for (nth, (first, again, same)) in [
         ((json, r#"{"a":1,"b":[1,2]}"#), (json, "{ \"b\": [1, 2],\n \"a\": 1 }"), true),
@@ -252,7 +271,10 @@ async fn a_body_asks_the_same_in_another_coding() {
     let mut stream = stage.write(&fields, body.len(), "").await;
     stream.write_all(&body).await.expect("it takes them");
     let answer = crate::support::client::read_all(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 201") && answer.contains("samekey-replay: stored"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 201") && answer.contains("samekey-replay: stored"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -343,7 +365,10 @@ async fn a_join_gets_the_final_answer_whatever_it_is() {
         let (first, second) = while_held("", step, ORDER, true).await;
         assert_eq!((first.status.as_u16(), second.status.as_u16()), (status, status));
         assert_eq!(first.body, second.body);
-        assert_eq!((second.header("samekey-replay"), second.header("samekey-attempts")), ("joined", "0"));
+        assert_eq!(
+            (second.header("samekey-replay"), second.header("samekey-attempts")),
+            ("joined", "0")
+        );
     }
     let (first, second) = while_held("", "garbage held", ORDER, true).await;
     assert_eq!((first.status.as_u16(), second.status.as_u16()), (502, 502));
@@ -363,7 +388,11 @@ async fn a_repeat_that_may_not_or_cannot_join_is_told_to_come_again() {
 
 #[tokio::test]
 async fn another_request_with_a_key_is_found_out_before_it_waits() {
-    for (blocks, status) in [("", 422), ("idempotency: {mismatch: 409}", 409), ("idempotency: {in_progress: reject}", 422)] {
+    for (blocks, status) in [
+        ("", 422),
+        ("idempotency: {mismatch: 409}", 409),
+        ("idempotency: {in_progress: reject}", 422),
+    ] {
         let (first, second) = while_held(blocks, "held", r#"{"a": 2}"#, false).await;
         assert_eq!(first.status, 201);
         assert_eq!(second.said(), (status, "key-reused".to_owned()), "{blocks}");
@@ -463,8 +492,7 @@ const BROKEN: (u16, &str) = (502, "upstream-protocol");
 
 #[tokio::test]
 async fn an_outcome_that_nobody_knows_is_not_tried_again() {
-    let stages =
-        [Stage::new("").await, Stage::new("idempotency: {upstream_dedupes: false}").await];
+    let stages = [Stage::new("").await, Stage::new("idempotency: {upstream_dedupes: false}").await];
     for (script, first) in [
         ("503", (503, "")),
         ("500", (500, "")),
@@ -515,9 +543,43 @@ async fn an_unknown_outcome_is_tried_again_where_somebody_answers_for_it() {
 }
 
 #[tokio::test]
+async fn a_crowd_that_asks_for_an_unknown_outcome_sends_it_once_more() {
+    let stage = Stage::new("retry: {attempts: 1}").await;
+    stage.script("reset_after; held");
+    assert_eq!(stage.order("k").await.status, 502);
+    let crowd = futures_util::future::join_all([(); 50].map(|()| stage.order("k")));
+    let released = async {
+        stage.counted("client", 51).await;
+        stage.provider.release();
+    };
+    let (answers, ()) = tokio::join!(crowd, released);
+    assert!(answers.iter().all(|answer| answer.status == 201));
+    assert_eq!(stage.sent(), 2);
+}
+
+#[tokio::test]
+async fn a_crowd_behind_an_upload_that_broke_off_sends_its_order_once() {
+    let stage = Stage::new("").await;
+    stage.script("held; held");
+    let leader = stage.write(&[("idempotency-key", "k")], ORDER.len() + 100, ORDER).await;
+    stage.provider.arrived("s", 1).await;
+    let crowd = futures_util::future::join_all([(); 50].map(|()| stage.order("k")));
+    let released = async {
+        stage.counted("client", 51).await;
+        drop(leader);
+        stage.provider.arrived("s", 2).await;
+        stage.provider.release();
+    };
+    let (answers, ()) = tokio::join!(crowd, released);
+    assert!(answers.iter().all(|answer| answer.status == 201));
+    assert_eq!((stage.sent(), stage.provider.effects("s")), (2, 1));
+}
+
+#[tokio::test]
 async fn a_key_that_did_nothing_is_free_again() {
     let free = (201, "");
-    let refuses = "retry: {attempts: 1, failed_when: [{json: /success, in: [false], means: refused}]}";
+    let refuses =
+        "retry: {attempts: 1, failed_when: [{json: /success, in: [false], means: refused}]}";
     let stage = Stage::new(refuses).await;
     for (script, first) in [
         ("400", (400, "")),
@@ -560,10 +622,14 @@ async fn ambiguity_sticks() {
     // Across exchanges too: a client's own key that is sent again and refused stays unknown.
     let stage = Stage::new("retry: {attempts: 1}").await;
     stage.script("reset_after; 400; 400");
-    let told: Vec<_> = [stage.order("k").await, stage.order("k").await, stage.post(&[(OWN, "k")], r#"{"a": 2}"#).await]
-        .iter()
-        .map(Answer::said)
-        .collect();
+    let told: Vec<_> = [
+        stage.order("k").await,
+        stage.order("k").await,
+        stage.post(&[(OWN, "k")], r#"{"a": 2}"#).await,
+    ]
+    .iter()
+    .map(Answer::said)
+    .collect();
     assert_eq!(told[1], (400, String::new()));
     assert_eq!(told[2], (422, "key-reused".to_owned()), "it is not free for another request");
 }
@@ -630,13 +696,25 @@ async fn a_signed_request_is_not_touched() {
     let stage = Stage::new("idempotency: {upstream_dedupes: true}").await;
     stage.script("503");
     let signature = "AWS4-HMAC-SHA256 Credential=AKID/20260102/eu/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=ab12";
-    let fields = [("authorization", signature), ("x-amz-date", "20260102T030405Z"), ("accept-encoding", "gzip")];
+    let fields = [
+        ("authorization", signature),
+        ("x-amz-date", "20260102T030405Z"),
+        ("accept-encoding", "gzip"),
+    ];
     let answer = stage.post(&fields, ORDER).await;
     assert_eq!((answer.status.as_u16(), answer.header("samekey-stop")), (503, "unsafe"));
     assert_eq!(answer.header("idempotency-key"), "");
     let seen: HashSet<String> =
         stage.provider.seen("s")[0].headers.iter().map(|(name, _)| name.to_lowercase()).collect();
-    let wanted = ["host", "content-type", "content-length", "authorization", "x-amz-date", "accept-encoding", "via"];
+    let wanted = [
+        "host",
+        "content-type",
+        "content-length",
+        "authorization",
+        "x-amz-date",
+        "accept-encoding",
+        "via",
+    ];
     assert_eq!(seen, wanted.map(str::to_owned).into());
     for (name, value) in fields {
         assert_eq!(stage.field(name), value);

@@ -34,7 +34,8 @@ async fn check(config: &str, script: &str, wanted: (u16, usize, usize), stop: &s
     let seen = (answer.status.as_u16(), attempts, provider.effects("s"));
     assert_eq!(seen, wanted, "{script}: {} {:#?}", answer.text(), answer.headers);
     assert_eq!(answer.header("samekey-stop"), stop, "{script}");
-    let keys: std::collections::HashSet<_> = provider.seen("s").into_iter().map(|seen| seen.key).collect();
+    let keys: std::collections::HashSet<_> =
+        provider.seen("s").into_iter().map(|seen| seen.key).collect();
     assert!(keys.len() <= 1, "{script}: one key on all attempts, not {keys:?}");
 }
 
@@ -72,7 +73,8 @@ const FAST: &str = "backoff: {initial: 1ms, max: 2ms}";
 /// A route whose upstream de-duplicates, with these further keys of `retry`.
 async fn deduping(retry: &str) -> Stage {
     let comma = if retry.is_empty() { "" } else { ", " };
-    Stage::new(&format!("idempotency: {{upstream_dedupes: true}}, retry: {{{FAST}{comma}{retry}}}")).await
+    Stage::new(&format!("idempotency: {{upstream_dedupes: true}}, retry: {{{FAST}{comma}{retry}}}"))
+        .await
 }
 
 /// What an answer says of its exchange: status, attempts, why it ended.
@@ -103,7 +105,6 @@ async fn every_reason_to_stop_is_named_and_ends_an_sdk_where_it_should() {
         (credits, r#"429 body={"code":"broke"}"#, none, (429, "1", "permanent"), false),
         (credits, r#"429 body={"code":"busy"}"#, none, (201, "2", ""), false),
         ("budget: {burst: 0, min_per_second: 0}", "503", none, (503, "1", "budget"), true),
-        ("body: {memory: 0, disk: 0}", "503", none, (503, "1", ""), false),
         ("", "409 +stripe-should-retry:true", none, (201, "2", ""), false),
         ("on: [429]", "503", none, (503, "1", ""), false),
         ("on: [429]", "503 +x-should-retry:true", none, (201, "2", ""), false),
@@ -111,16 +112,12 @@ async fn every_reason_to_stop_is_named_and_ends_an_sdk_where_it_should() {
         ("", "400", none, (400, "1", ""), false),
         ("", "500 +idempotent-replayed:true", none, (500, "1", ""), false),
     ] {
-        if retry.starts_with("body") {
-            continue; // the next test's
-        }
         let stage = deduping(retry).await;
         stage.script(script);
         let answer = stage.post(&[field], ORDER).await;
         assert_eq!(seen(&answer), wanted, "{retry} {script} {field:?}");
-        let told_no = script.contains("should-retry:false");
-        assert_eq!(is_told_to_stop(&answer), stops, "{retry} {script} {field:?} {told_no}");
-        if script.contains("retry_after=") && wanted.2 != "" {
+        assert_eq!(is_told_to_stop(&answer), stops, "{retry} {script} {field:?}");
+        if script.contains("retry_after=") && !wanted.2.is_empty() {
             assert!(!answer.header("retry-after").is_empty(), "as it came");
         }
     }
@@ -171,7 +168,13 @@ async fn a_hint_is_obeyed_in_every_form() {
         stage.script(&format!("429 {hint}"));
         assert_eq!(seen(&stage.post(&[], ORDER).await), (429, "1", "retry-after"), "{hint}");
     }
-    for hint in ["retry_after=0", "retry_after=-1", "retry_after=soon", "retry_after=1e9", "retry_after_ms=NaN"] {
+    for hint in [
+        "retry_after=0",
+        "retry_after=-1",
+        "retry_after=soon",
+        "retry_after=1e9",
+        "retry_after_ms=NaN",
+    ] {
         let stage = deduping("retry_after_max: 500ms").await;
         stage.script(&format!("429 {hint}"));
         assert_eq!(seen(&stage.post(&[], ORDER).await), (201, "2", ""), "{hint} says nothing");
@@ -227,17 +230,27 @@ async fn a_failing_upstream_is_asked_no_more_than_the_budget_allows_and_then_rec
 
 #[tokio::test]
 async fn an_ambiguous_retry_costs_two_and_a_hinted_one_a_third() {
-    for (script, retries) in [("reset_after forever", 1), ("503 forever", 2), ("429 retry_after_ms=1 forever", 6)] {
+    for (script, retries) in
+        [("reset_after forever", 1), ("503 forever", 2), ("429 retry_after_ms=1 forever", 6)]
+    {
         let stage = deduping("attempts: 10, budget: {ratio: 0, min_per_second: 0, burst: 2}").await;
         stage.script(script);
         let answer = stage.post(&[], ORDER).await;
-        assert_eq!((answer.header("samekey-stop"), stage.sent()), ("budget", retries + 1), "{script}");
+        assert_eq!(
+            (answer.header("samekey-stop"), stage.sent()),
+            ("budget", retries + 1),
+            "{script}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_sdks_own_retry_is_not_multiplied_and_earns_nothing() {
-    for field in [("x-stainless-retry-count", "1"), ("amz-sdk-request", "attempt=2; max=3"), ("x-envoy-attempt-count", "2")] {
+    for field in [
+        ("x-stainless-retry-count", "1"),
+        ("amz-sdk-request", "attempt=2; max=3"),
+        ("x-envoy-attempt-count", "2"),
+    ] {
         let stage = deduping("budget: {ratio: 1, min_per_second: 0, burst: 3}").await;
         stage.script("503 forever");
         assert_eq!(seen(&stage.post(&[field], ORDER).await), (503, "2", "attempts"), "{field:?}");
@@ -256,7 +269,8 @@ async fn a_body_is_sent_again_as_long_as_it_is_kept() {
         ("{memory: 1KiB, disk: 1MiB}", (200, "3", "")), // through a file
         ("{memory: 1KiB, disk: 1KiB}", (503, "1", "body")),
     ] {
-        let blocks = format!("idempotency: {{upstream_dedupes: true}}, retry: {{{FAST}}}, body: {caps}");
+        let blocks =
+            format!("idempotency: {{upstream_dedupes: true}}, retry: {{{FAST}}}, body: {caps}");
         let stage = Stage::new(&blocks).await;
         stage.script("503; reset_after");
         let sent = stage.client.send(Method::POST, &stage.url("/sink"), &[], &body).await;
@@ -270,7 +284,8 @@ async fn a_body_is_sent_again_as_long_as_it_is_kept() {
 
 #[tokio::test]
 async fn what_is_only_observed_goes_as_it_came() {
-    let stage = Stage::new("mode: observe, idempotency: {upstream_dedupes: true, require: true}").await;
+    let stage =
+        Stage::new("mode: observe, idempotency: {upstream_dedupes: true, require: true}").await;
     stage.script("503; ok; ok");
     let answer = stage.post(&[], ORDER).await;
     assert_eq!((answer.status.as_u16(), stage.sent(), stage.keys()[0].as_str()), (503, 1, ""));
@@ -316,7 +331,9 @@ async fn an_ambiguous_attempt_is_followed_up_although_nobody_waits() {
 
 #[tokio::test]
 async fn an_answer_without_a_body_frees_its_slot_while_a_retry_waits() {
-    let blocks = format!("idempotency: {{upstream_dedupes: true}}, limits: {{concurrency: 1}}, retry: {{{FAST}}}");
+    let blocks = format!(
+        "idempotency: {{upstream_dedupes: true}}, limits: {{concurrency: 1}}, retry: {{{FAST}}}"
+    );
     let stage = Stage::new(&blocks).await;
     stage.script("503 body=; 429 body= retry_after_ms=1; ok");
     assert_eq!(seen(&stage.post(&[], ORDER).await), (201, "3", ""));
@@ -328,7 +345,10 @@ async fn the_last_answer_is_passed_on_byte_for_byte() {
     stage.script("503 x1; 502 body={\"why\":\"tired\"} +x-request-id:r-2");
     let answer = stage.post(&[], ORDER).await;
     assert_eq!(seen(&answer), (502, "2", "attempts"));
-    assert_eq!((answer.text().as_str(), answer.header("x-request-id")), ("{\"why\":\"tired\"}", "r-2"));
+    assert_eq!(
+        (answer.text().as_str(), answer.header("x-request-id")),
+        ("{\"why\":\"tired\"}", "r-2")
+    );
 }
 
 #[tokio::test]

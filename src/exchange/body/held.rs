@@ -6,8 +6,6 @@
 //! copied and then goes on with what the client still sends.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -16,42 +14,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 
 use crate::exchange::body::spill::{Pending, Spill};
-use crate::exchange::body::{Body, BodyError, Caps};
-
-/// What all held bodies may take together, and where their files are.
-#[derive(Clone, Debug)]
-pub struct Room(Arc<Totals>);
-
-#[derive(Debug)]
-struct Totals {
-    dir: PathBuf,
-    memory_max: u64,
-    disk_max: u64,
-    memory: AtomicU64,
-    disk: AtomicU64,
-}
-
-impl Room {
-    /// Bounds the copies; files are made in `dir`, which must exist.
-    pub fn new(dir: PathBuf, memory_max: u64, disk_max: u64) -> Self {
-        let (memory, disk) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Totals { dir, memory_max, disk_max, memory, disk }))
-    }
-
-    /// Bytes held in memory and on disk at this moment.
-    pub fn used(&self) -> (u64, u64) {
-        (self.0.memory.load(Ordering::Relaxed), self.0.disk.load(Ordering::Relaxed))
-    }
-
-    fn take(used: &AtomicU64, max: u64, bytes: u64) -> bool {
-        let before = used.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= max;
-        if !fits {
-            used.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        fits
-    }
-}
+use crate::exchange::body::{Body, BodyError, Caps, Room};
 
 /// A body that can be read more than once.
 #[derive(Clone, Debug)]
@@ -75,8 +38,11 @@ struct Copied {
     /// The source gave its last frame.
     ended: bool,
     failed: Option<BodyError>,
-    /// The copy is whole up to here; false once it was dropped.
+    /// The copy is whole up to here; once it is not, what is there of it goes
+    /// when its reader has caught up.
     intact: bool,
+    /// The only reader that can go on: the copy is gone.
+    sole: Option<u64>,
     length: Option<u64>,
     /// The reader that may read; an older one is told that it was superseded.
     reader: u64,
@@ -116,6 +82,7 @@ impl Held {
             ended: false,
             failed: None,
             intact,
+            sole: None,
             length,
             reader: 0,
         }))))
@@ -186,9 +153,14 @@ impl Held {
                 if inner.ended {
                     return Poll::Ready(Ok(Filled::Whole(inner.joined())));
                 }
-                let read = ready!(inner.poll_more(cx));
-                if let Err(error) = read {
-                    return Poll::Ready(Err(error));
+                let frame = match ready!(inner.poll_more(cx)) {
+                    Ok(frame) => frame,
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+                // Nobody reads yet: the piece that found no room is not to be lost.
+                let piece = frame.and_then(|frame| frame.into_data().ok());
+                if let Some(piece) = piece.filter(|_| !inner.intact) {
+                    inner.memory.push(piece);
                 }
             }
         })
@@ -206,7 +178,7 @@ impl Copied {
             let written = ready!(pending.poll(cx));
             let data = self.writing.take().map(|(_, data)| data).unwrap_or_default();
             if written.is_err() {
-                self.forget(); // a full disk costs the copy, not the exchange
+                self.intact = false; // a full disk costs the copy, not the exchange
             }
             return Poll::Ready(Ok(Some(Frame::data(data))));
         }
@@ -240,7 +212,7 @@ impl Copied {
         let size = data.len() as u64;
         if self.intact && self.spill.is_none() {
             let fits = self.memory_len.saturating_add(size) <= self.caps.memory;
-            if fits && Room::take(&self.room.0.memory, self.room.0.memory_max, size) {
+            if fits && self.room.take_memory(size) {
                 self.memory_len += size;
                 self.memory.push(data.clone());
                 return Poll::Ready(Ok(Some(Frame::data(data))));
@@ -253,7 +225,7 @@ impl Copied {
             self.writing = Some((spill.append(data.clone()), data));
             return self.poll_more(cx);
         }
-        self.forget();
+        self.intact = false;
         Poll::Ready(Ok(Some(Frame::data(data))))
     }
 
@@ -265,24 +237,22 @@ impl Copied {
         }
         if self.spill.is_none() {
             // Making the file is one system call; it is not worth a hop to another thread.
-            self.spill = Spill::new(&self.room.0.dir).ok();
+            self.spill = Spill::new(self.room.dir()).ok();
         }
-        self.spill.is_some() && Room::take(&self.room.0.disk, self.room.0.disk_max, size)
+        self.spill.is_some() && self.room.take_disk(size)
     }
 
-    /// Drops the copy; whoever reads goes on reading from the source.
-    fn forget(&mut self) {
-        self.intact = false;
+    /// Drops the copy; the reader that has caught up with it goes on alone.
+    fn forget(&mut self, reader: u64) {
+        self.sole = Some(reader);
         self.give_back();
         self.memory.clear();
         self.spill = None;
     }
 
     fn give_back(&mut self) {
-        self.room.0.memory.fetch_sub(self.memory_len, Ordering::Relaxed);
-        self.memory_len = 0;
         let spilled = self.spill.as_ref().map_or(0, Spill::length);
-        self.room.0.disk.fetch_sub(spilled, Ordering::Relaxed);
+        self.room.give_back(std::mem::take(&mut self.memory_len), spilled);
     }
 
     fn joined(&self) -> Bytes {
@@ -332,7 +302,7 @@ impl Reader {
         if self.done {
             return Poll::Ready(None);
         }
-        if inner.reader != self.nth {
+        if inner.reader != self.nth || inner.sole.is_some_and(|sole| sole != self.nth) {
             return Poll::Ready(Some(Err(BodyError::CopyLost)));
         }
         if let Some(copy) = ready!(self.poll_copy(&inner, cx)) {
@@ -387,6 +357,9 @@ impl Reader {
             Ok(frame) => frame,
             Err(error) => return Poll::Ready(Some(Err(error))),
         };
+        if !inner.intact {
+            inner.forget(self.nth);
+        }
         // What was just copied is not to be read from the copy as well.
         self.piece = inner.memory.len();
         self.at = inner.spill.as_ref().map_or(0, Spill::length);
@@ -510,7 +483,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_costs_the_copy_and_not_the_exchange() {
-        let nowhere = Room::new(PathBuf::from("/nonexistent/spill"), 100, 100);
+        let nowhere = Room::new("/nonexistent/spill".into(), 100, 100);
         let held = Held::new(pieces(&["ab", "cd"]), caps(2, 100), &nowhere);
         assert_eq!(rest(&mut held.reader()).await, "abcd");
         assert!(!held.is_replayable());
@@ -592,6 +565,44 @@ mod tests {
             assert_eq!(held.fill().await, wanted, "{text}");
             assert_eq!(rest(&mut held.reader()).await, text);
             assert_eq!(rest(&mut held.reader()).await, text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_finds_no_room_loses_nothing() {
+        const ROOMY: (u64, u64) = (100, 100);
+        for (body, caps, most) in [
+            (pieces(&["abc", "de", "f"]), caps(4, 0), ROOMY),
+            (pieces(&["abcdef"]), caps(4, 0), ROOMY),
+            (pieces(&["abc", "def"]), caps(100, 100), (3, 0)),
+            (pieces(&["abc", "def"]), caps(100, 100), (0, 0)),
+            (measured(&["abc", "def"]), caps(100, 0), (3, 100)),
+            (pieces(&["abc", "de", "f"]), caps(4, 2), ROOMY),
+        ] {
+            let (room, _dir) = room(most.0, most.1);
+            let held = Held::new(body, caps, &room);
+            assert_eq!(held.fill().await, Ok(Filled::TooLarge));
+            assert_eq!(held.fill().await, Ok(Filled::TooLarge));
+            assert_eq!(rest(&mut held.reader()).await, "abcdef", "{caps:?} {most:?}");
+            assert!(!held.is_replayable());
+            assert_eq!(room.used(), (0, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_never_passed_for_the_whole() {
+        let (room, _dir) = room(100, 0);
+        for (body, caps) in [
+            (pieces(&["ab", "cd", "e"]), caps(2, 0)),
+            (pieces(&["ab", "cd", "e"]), caps(0, 0)),
+            (measured(&["ab", "cd", "e"]), caps(2, 0)),
+        ] {
+            let held = Held::new(body, caps, &room);
+            let mut first = held.reader();
+            assert_eq!(next(&mut first).await.as_deref(), Some("ab"));
+            assert_eq!(next(&mut first).await.as_deref(), Some("cd"));
+            assert_eq!(rest(&mut held.reader()).await, "!", "neither its middle");
+            assert_eq!(rest(&mut held.reader()).await, "!", "nor nothing");
         }
     }
 

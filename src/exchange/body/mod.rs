@@ -2,6 +2,7 @@
 
 pub mod held;
 mod peek;
+mod room;
 mod spill;
 
 use std::fmt;
@@ -16,8 +17,9 @@ use hyper::body::Incoming;
 
 use crate::exchange::headers;
 
-pub use held::{Filled, Held, Room};
+pub use held::{Filled, Held};
 pub use peek::Peeked;
+pub use room::Room;
 
 /// How much of one body is kept for sending it again, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Body {
     /// Bytes still to come, where the length is known.
     left: Option<u64>,
     end: Option<BodyEnd>,
+    /// How it broke off, told on the next poll.
+    broke: Option<BodyError>,
     watchers: Vec<Box<dyn Watcher>>,
 }
 
@@ -165,7 +169,7 @@ impl Body {
     }
 
     fn of(kind: Kind, left: Option<u64>) -> Self {
-        Self { kind, left, end: None, watchers: Vec::new() }
+        Self { kind, left, end: None, broke: None, watchers: Vec::new() }
     }
 
     /// Drops `guard` with the body, not before.
@@ -256,6 +260,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(broke) = this.broke.take() {
+            this.note_end(BodyEnd::Broken);
+            return Poll::Ready(Some(Err(broke)));
+        }
         let frame = ready!(poll_kind(&mut this.kind, cx));
         match &frame {
             Some(Ok(frame)) => {
@@ -267,7 +275,13 @@ impl http_body::Body for Body {
                     }
                 }
             }
-            Some(Err(_)) => this.note_end(BodyEnd::Broken),
+            Some(Err(broke)) => {
+                // hyper drops what it has not written yet with the error, the head too.
+                // It writes when a body makes it wait: so what came before reaches the client.
+                this.broke = Some(*broke);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => this.note_end(BodyEnd::Whole),
         }
         Poll::Ready(frame)
@@ -299,8 +313,12 @@ fn poll_kind(
             Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
         }
         Kind::Client(incoming, upload) => {
-            let frame = ready!(Pin::new(incoming).poll_frame(cx));
-            Poll::Ready(checked(frame, upload))
+            let frame = checked(ready!(Pin::new(&mut *incoming).poll_frame(cx)), upload);
+            // With a known length nobody polls past the last byte.
+            if matches!(frame, Some(Ok(_))) && incoming.is_end_stream() {
+                upload.note(Upload::COMPLETE);
+            }
+            Poll::Ready(frame)
         }
         Kind::Upstream(incoming) => {
             let frame = ready!(Pin::new(incoming).poll_frame(cx));

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode;
 
 use crate::exchange::Pointer;
 use crate::exchange::json::{Node, Value};
-use crate::idempotency::key::frame;
+use crate::idempotency::key::{frame, length};
 
 /// Digests a text whose names are unique: members sorted, all else in order.
 ///
@@ -13,9 +13,10 @@ use crate::idempotency::key::frame;
 pub(super) fn json(root: &Node<'_>, left_out: &[Pointer]) -> blake3::Hash {
     let paths: Vec<&[String]> =
         left_out.iter().map(Pointer::tokens).filter(|path| !path.is_empty()).collect();
-    let mut hasher = blake3::Hasher::new();
-    write(&mut hasher, root, &paths);
-    hasher.finalize()
+    // Written out first: hashing once is several times cheaper than piece by piece.
+    let mut text = Vec::with_capacity(root.span.len());
+    write(&mut text, root, &paths);
+    blake3::hash(&text)
 }
 
 /// Digests the decoded pairs, sorted by name; those of one name keep their order.
@@ -38,46 +39,41 @@ pub(super) fn form(body: &[u8]) -> blake3::Hash {
 }
 
 /// Each value opens with a letter of its kind, so that no two trees make the same bytes.
-fn write(hasher: &mut blake3::Hasher, node: &Node<'_>, left_out: &[&[String]]) {
+fn write(text: &mut Vec<u8>, node: &Node<'_>, left_out: &[&[String]]) {
     match &node.value {
-        Value::Null => {
-            hasher.update(b"n");
-        }
-        Value::Bool(is) => {
-            hasher.update(if *is { b"t" } else { b"f" });
-        }
-        Value::Number(text) => {
-            hasher.update(b"#");
-            frame(hasher, text.as_bytes());
-        }
-        Value::String(text) => {
-            hasher.update(b"s");
-            frame(hasher, text.as_bytes());
-        }
+        Value::Null => text.push(b'n'),
+        Value::Bool(is) => text.push(if *is { b't' } else { b'f' }),
+        Value::Number(number) => framed(text, b'#', number),
+        Value::String(string) => framed(text, b's', string),
         Value::Array(items) => {
-            hasher.update(b"[");
+            text.push(b'[');
             for (nth, item) in items.iter().enumerate() {
                 match below(left_out, || nth.to_string()) {
                     Below::Gone => {}
-                    Below::Kept(left_out) => write(hasher, item, &left_out),
+                    Below::Kept(left_out) => write(text, item, &left_out),
                 }
             }
-            hasher.update(b"]");
+            text.push(b']');
         }
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
             members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-            hasher.update(b"{");
+            text.push(b'{');
             for (name, member) in members {
                 if let Below::Kept(left_out) = below(left_out, || name.clone()) {
-                    hasher.update(b"m");
-                    frame(hasher, name.as_bytes());
-                    write(hasher, member, &left_out);
+                    framed(text, b'm', name);
+                    write(text, member, &left_out);
                 }
             }
-            hasher.update(b"}");
+            text.push(b'}');
         }
     }
+}
+
+fn framed(text: &mut Vec<u8>, kind: u8, part: &str) {
+    text.push(kind);
+    text.extend_from_slice(&length(part.as_bytes()));
+    text.extend_from_slice(part.as_bytes());
 }
 
 enum Below<'a> {

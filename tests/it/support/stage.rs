@@ -21,7 +21,10 @@ impl Stage {
     /// The provider takes every request for a new order, whatever its key.
     pub(crate) async fn new(blocks: &str) -> Self {
         let comma = if blocks.is_empty() { "" } else { ", " };
-        Self::configured(&format!("routes: [{{name: r, match: {{hosts: ['*']}}{comma}{blocks}}}]\n")).await
+        Self::configured(&format!(
+            "routes: [{{name: r, match: {{hosts: ['*']}}{comma}{blocks}}}]\n"
+        ))
+        .await
     }
 
     /// Starts all with these routes and defaults.
@@ -103,7 +106,12 @@ impl Stage {
     }
 
     /// As [`begin`](Self::begin), promising `length` bytes of a body and sending these.
-    pub(crate) async fn write(&self, headers: &[(&str, &str)], length: usize, body: &str) -> TcpStream {
+    pub(crate) async fn write(
+        &self,
+        headers: &[(&str, &str)],
+        length: usize,
+        body: &str,
+    ) -> TcpStream {
         let mut stream = TcpStream::connect(self.samekey.proxy).await.expect("it listens");
         let (url, host) = (self.url("/v1/jobs"), self.provider.ports.http_addr);
         let fields: String =

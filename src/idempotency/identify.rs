@@ -162,7 +162,7 @@ async fn read(shared: &Shared, request: &mut Request) -> Result<Option<Bytes>, F
     let filled = held.fill().await;
     request.body = held.reader();
     match filled {
-        Ok(Filled::Whole(bytes)) => Ok(plain(&request.headers, bytes)),
+        Ok(Filled::Whole(bytes)) => Ok(plain(&request.headers, &bytes)),
         Ok(Filled::TooLarge) => Ok(None),
         Err(crate::exchange::body::BodyError::Malformed(why)) => Err(Failure::BadRequest(why)),
         Err(_left) => Err(Failure::ClientGone),
@@ -170,10 +170,10 @@ async fn read(shared: &Shared, request: &mut Request) -> Result<Option<Bytes>, F
 }
 
 /// A coded body is read, but nothing can be spliced into it.
-fn plain(headers: &HeaderMap, bytes: Bytes) -> Option<Bytes> {
+fn plain(headers: &HeaderMap, bytes: &Bytes) -> Option<Bytes> {
     let encoding =
         headers.get(http::header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
-    let decoded = coding::decode(encoding, &bytes, DECODED_MAX)?;
+    let decoded = coding::decode(encoding, bytes, DECODED_MAX)?;
     Some(match decoded {
         std::borrow::Cow::Borrowed(_) => bytes.clone(),
         std::borrow::Cow::Owned(plain) => plain.into(),

@@ -295,10 +295,7 @@ where
 
 /// What an equal request would be found by; `None` where adoption is off, or the
 /// body is not one that can be waited for.
-async fn likeness_of(
-    shared: &Shared,
-    request: &mut Request,
-) -> Result<Option<Likeness>, Failure> {
+async fn likeness_of(shared: &Shared, request: &mut Request) -> Result<Option<Likeness>, Failure> {
     let on = !shared.terms.rules.adopt_orphans.is_zero();
     let caps = &shared.terms.caps;
     let most = caps.memory.saturating_add(caps.disk);
@@ -347,10 +344,8 @@ fn is_grpc(request: &Request) -> bool {
 fn note(shared: &Shared, request: &Request, found: &Identified) {
     // Only the log reads it, and a digest has its price.
     let logged = tracing::enabled!(tracing::Level::INFO);
-    let told = logged.then(|| KeyNote {
-        source: found.source.as_str(),
-        digest: format!("{:?}", found.key),
-    });
+    let told = logged
+        .then(|| KeyNote { source: found.source.as_str(), digest: format!("{:?}", found.key) });
     request.trail.with(|notes| {
         notes.key = found.sent.then(|| found.key.header_value());
         notes.key_note = told;

@@ -110,8 +110,10 @@ impl Seen {
     fn failed(&self, claim: Claim, failure: &Failure) {
         let ending = self.ending(BodyCame::Whole, Kept::No);
         // Those who wait for an outcome that nobody knows are told just that by
-        // the failure itself: it says what was sent.
-        let told = Told::Failure(failure.clone());
+        // the failure itself: it says what was sent. That it gave up before the
+        // first attempt because its client left is no answer to theirs.
+        let given_up = self.client.is_gone() && self.trail.attempts() == 0;
+        let told = Told::Failure(if given_up { Failure::ClientGone } else { failure.clone() });
         self.settle(claim, ending, (None, Vec::new(), told));
     }
 

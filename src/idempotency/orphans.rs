@@ -113,7 +113,7 @@ mod tests {
     use crate::idempotency::Format;
     use crate::idempotency::key;
 
-    const WINDOW: Duration = Duration::from_secs(600);
+    const WINDOW: Duration = Duration::from_mins(10);
 
     fn likeness(n: u8) -> Likeness {
         (Scope([n; 32]), Fingerprint([n; 32]))

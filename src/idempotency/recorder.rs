@@ -140,7 +140,7 @@ impl Drop for Recorder {
 }
 
 /// An answer that nobody waits for any more is given up when it stands still for so long.
-const STILL_FOR: Duration = Duration::from_secs(120);
+const STILL_FOR: Duration = Duration::from_mins(2);
 
 #[cfg(test)]
 mod tests {

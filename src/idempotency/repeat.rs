@@ -194,7 +194,7 @@ impl<'a> Repeat<'a> {
             Resend::WhilePromised => {
                 let ttl = terms.rules.upstream_ttl;
                 // A tenth less: their clock began when the request arrived there.
-                open.first_sent.elapsed() < ttl - ttl / 10
+                open.first_sent.elapsed() < ttl.saturating_sub(ttl / 10)
             }
         }
     }

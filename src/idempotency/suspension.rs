@@ -84,7 +84,7 @@ impl Suspensions {
 }
 
 /// `design.md`, section 7.
-const SUSPENDED_FOR: Duration = Duration::from_secs(300);
+const SUSPENDED_FOR: Duration = Duration::from_mins(5);
 /// Invented credentials must not fill the memory; past it the sweep makes room.
 const SUSPENDED_MAX: usize = 16_384;
 

@@ -86,7 +86,7 @@ where
         Turn::default()
     };
     let response = inner.call(request).await?; // failed, it drops `first`: the next one tries
-    shared.see(&response, caller, &origin, turn.first);
+    shared.see(&response, caller, &origin, turn.first.as_ref());
     Ok(match turn.slot {
         // The slot goes with the body: an exchange is in flight until its last
         // byte, not until its headers.
@@ -239,7 +239,7 @@ impl Shared {
     }
 
     /// Reads off an answer whether a pause begins, goes on or is over.
-    fn see(&self, response: &Response, caller: Caller, origin: &Origin, first: Option<First>) {
+    fn see(&self, response: &Response, caller: Caller, origin: &Origin, first: Option<&First>) {
         let origin = self.pause_origin(origin);
         if hint::throttles(response.status, &response.headers) {
             let hint = hint::wait(response.status, &response.headers, SystemTime::now());

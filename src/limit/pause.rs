@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(pause.ask(now), Pass::Wait(until));
         assert_eq!(pause.ask(until), Pass::GoFirst);
         assert_eq!(pause.ask(until), Pass::WaitForFirst);
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         pause.first_failed();
         let later = Instant::now();
         assert_eq!(pause.ask(later), Pass::GoFirst, "the next one tries");

@@ -89,7 +89,7 @@ where
             connection.await
         }
     };
-    last.settle(ended.is_ok());
+    last.settle(ended.is_ok() && watch.was_there_to_the_last());
     ended
 }
 

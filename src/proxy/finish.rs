@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
 use crate::exchange::trail::{Notes, Presence, Replay, Stop, Trail};
-use crate::exchange::{Failure, Origin, Response, answer};
+use crate::exchange::{Failure, Origin, Request, Response, answer};
 use crate::metrics::{Raised, RouteMetrics, Source};
 use crate::proxy::{close, local};
 
@@ -63,9 +63,8 @@ impl Finish {
     pub(super) fn answer(
         mut self,
         result: Result<Response, Failure>,
-        upload: Option<Arc<Upload>>,
+        unread: Unread,
     ) -> http::Response<Body> {
-        let broken_off = upload.is_some_and(|upload| !upload.is_complete());
         let (mut response, made_here) = match result {
             Ok(response) => (response, false),
             Err(failure) => {
@@ -84,8 +83,7 @@ impl Finish {
                 explain(&mut response, notes);
             }
         });
-        if broken_off && made_here {
-            // The rest of its request is still to come, and nobody reads it.
+        if made_here && unread.is_too_much() {
             close(&mut response.headers);
         }
         self.status = Some(response.status);
@@ -95,6 +93,29 @@ impl Finish {
         answer
     }
 }
+
+/// What of a request's body may still be to come when it is answered here.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    upload: Option<Arc<Upload>>,
+    length: Option<u64>,
+}
+
+impl Unread {
+    pub(super) fn of(request: &Request) -> Self {
+        Self { upload: request.upload.clone(), length: request.body.length() }
+    }
+
+    /// Whether the rest is more than the connection is worth: a short one is read
+    /// past, and the connection stays.
+    fn is_too_much(&self) -> bool {
+        let coming = self.upload.as_ref().is_some_and(|upload| !upload.is_complete());
+        coming && self.length.is_none_or(|length| length > READ_PAST_MAX)
+    }
+}
+
+/// The server reads this much ahead anyway.
+const READ_PAST_MAX: u64 = 64 * 1024;
 
 impl Watcher for Finish {
     fn ended(&mut self, end: BodyEnd) {

@@ -24,7 +24,7 @@ use crate::pipeline::{self, Lasting, Pipeline};
 use crate::route::Route;
 use crate::upstream::{Pool, Sender};
 
-use finish::Finish;
+use finish::{Finish, Unread};
 
 /// Answers requests; a clone shares everything.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl Proxy {
         let trail = Trail::default();
         let finish =
             Finish::new(router.none.clone(), method.clone(), trail, Presence::default(), false);
-        finish.answer(Err(failure.clone()), None)
+        finish.answer(Err(failure.clone()), Unread::default())
     }
 
     /// Answers a request.
@@ -133,7 +133,7 @@ impl Proxy {
             Ok(origin) => origin,
             Err(failure) => {
                 let finish = Finish::new(rules.none.clone(), method, trail, presence, false);
-                return finish.answer(Err(failure), None);
+                return finish.answer(Err(failure), Unread::default());
             }
         };
         let routed = rules.find(&origin, &method, request.uri().path());
@@ -145,7 +145,7 @@ impl Proxy {
         let switch = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
         let client = Client { user, presence };
         let request = self.clean(request, origin, routed, (client, trail, wants_upgrade));
-        let upload = request.upload.clone();
+        let unread = Unread::of(&request);
         let result = match routed {
             Some(routed) => routed.pipeline.clone().call(request).await,
             None => rules.unrouted.clone().call(request).await,
@@ -156,7 +156,7 @@ impl Proxy {
             }
             response
         });
-        finish.answer(result, upload)
+        finish.answer(result, unread)
     }
 
     /// The request as the stages see it.

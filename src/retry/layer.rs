@@ -101,6 +101,8 @@ struct Exchange {
     shared: Arc<Shared>,
     parts: Parts,
     body: Held,
+    /// Whether a copy of the body is kept. Where none is, it is not for want of room.
+    copies: bool,
     made: u32,
     free_used: u32,
     ambiguous: bool,
@@ -120,8 +122,6 @@ struct Parts {
     upload: Option<Arc<Upload>>,
     wants_upgrade: bool,
     off: bool,
-    /// Whether a copy of the body is kept. Where none is, it is not for want of room.
-    copies: bool,
     standing: Standing,
 }
 
@@ -144,11 +144,19 @@ impl Exchange {
             upload: request.upload,
             wants_upgrade: request.wants_upgrade,
             off: request.wishes.single_attempt || request.wants_upgrade,
-            copies,
             standing: request.standing,
         };
         let ambiguous = parts.standing.ambiguous_before;
-        Self { shared, parts, body, made: 0, free_used: 0, ambiguous, waited: Duration::ZERO }
+        Self {
+            shared,
+            parts,
+            body,
+            copies,
+            made: 0,
+            free_used: 0,
+            ambiguous,
+            waited: Duration::ZERO,
+        }
     }
 
     async fn run<S>(mut self, mut inner: S) -> Result<Response, Failure>
@@ -163,7 +171,7 @@ impl Exchange {
                 return self.held_back(kept, result);
             };
             let (result, says) = self.note(attempt, result).await;
-            match self.decide(&attempt, &result, says.permanent) {
+            match self.decide(attempt, &result, says.permanent) {
                 Decision::Pass => return result,
                 Decision::Stop(stop) => return self.stop(stop, result),
                 Decision::Retry { wait, asked, cost, reason } => {
@@ -269,7 +277,7 @@ impl Exchange {
 
     fn decide(
         &self,
-        attempt: &Classified,
+        attempt: Classified,
         result: &Result<Response, Failure>,
         permanent: bool,
     ) -> Decision {
@@ -284,14 +292,14 @@ impl Exchange {
         let headers = result.as_ref().map_or(&none, |response| &response.headers);
         let hint = attempt.status.map_or(Hint::Absent, |status| hint::wait(status, headers, wall));
         let facts = Facts {
-            attempt: *attempt,
+            attempt,
             made: self.made,
             free_used: self.free_used,
             hint,
             instructed: hint::instructed(headers),
             permanent,
             repeatable: repeatable(&parts.method, &parts.standing, policy, now),
-            replayable: !parts.copies || self.body.is_replayable(),
+            replayable: !self.copies || self.body.is_replayable(),
             signed: signature::signature(&parts.headers, parts.path.query(), wall),
             off: parts.off,
             sdk_retry: hint::is_sdk_retry(&parts.headers),

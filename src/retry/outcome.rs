@@ -7,6 +7,10 @@ use crate::retry::Policy;
 
 /// An attempt, classified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three facts, none of which follows from another"
+)]
 pub struct Classified {
     /// Its class.
     pub outcome: Outcome,

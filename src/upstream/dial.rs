@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::exchange::{Body, Failure, Origin, Scheme};
 use crate::metrics::{Handshake, Metrics};
 use crate::upstream::Egress;
-use crate::upstream::load::Load;
+use crate::upstream::load::{Load, UNTOLD};
 
 /// The addresses on which this process itself listens.
 #[derive(Clone, Debug, Default)]
@@ -190,6 +190,7 @@ impl Dialer {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADERS_MAX)
+            .initial_max_send_streams(UNTOLD)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_PATIENCE);
         let (sender, connection) =

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 /// The streams of one connection; a clone counts the same ones.
 ///
@@ -32,10 +35,18 @@ impl Load {
         Stream(self.clone())
     }
 
-    /// Whether one more would have to wait for another to end.
-    pub(super) fn is_full(&self) -> bool {
-        let streams = self.0.streams.load(Ordering::Acquire);
-        streams > 0 && streams >= (self.0.most)()
+    /// Whether one more would not have to wait for another to end.
+    ///
+    /// The first goes out before the upstream has told its limit, which takes a round
+    /// trip; those that come meanwhile wait for the limit, or they could wait for the first.
+    pub(super) async fn has_room(&self) -> bool {
+        let streams = || self.0.streams.load(Ordering::Acquire);
+        let until = Instant::now() + TOLD_WITHIN;
+        while streams() > 0 && (self.0.most)() == UNTOLD && Instant::now() < until {
+            sleep(LOOK_EVERY).await;
+        }
+        let streams = streams();
+        streams == 0 || streams < (self.0.most)()
     }
 }
 
@@ -50,3 +61,9 @@ impl fmt::Debug for Load {
         f.debug_struct("Load").field("streams", &self.0.streams).finish_non_exhaustive()
     }
 }
+
+/// What hyper is told to assume until the upstream has spoken: no upstream says so.
+pub(super) const UNTOLD: usize = usize::MAX - 1;
+/// Longer than round trips are; an upstream that says nothing has no limit.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(1);

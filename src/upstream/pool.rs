@@ -144,7 +144,7 @@ impl Pool {
             let age = shared.used.elapsed();
             let stale = want.fresh && age >= STALE_AFTER || age >= idle_timeout;
             // A full one serves the streams that it has, and the next one takes its place.
-            if !stale && !shared.sender.is_closed() && !shared.load.is_full() {
+            if !stale && !shared.sender.is_closed() && shared.load.has_room().await {
                 shared.used = Instant::now();
                 let connection = Connection::Http2(shared.sender.clone(), shared.load.clone());
                 return Ok(Taken::Used(connection));

@@ -18,11 +18,13 @@ async fn stage(carrier: &str, more: &str) -> Stage {
     .await
 }
 
-/// Orders without a key, and hangs up once the provider has `seen` that many requests.
+/// Orders without a key, and hangs up once the provider has `seen` that many requests;
+/// returns when that was noticed.
 async fn abandon(stage: &Stage, seen: usize) {
     let stream = stage.begin(&[], ORDER).await;
     stage.provider.arrived("s", seen).await;
     drop(stream);
+    stage.noticed().await;
 }
 
 /// What one order went out as: its target and body, the key among them.
@@ -214,7 +216,7 @@ async fn a_crowd_of_equal_orders_adopts_an_orphan_once() {
     abandon(&stage, 1).await;
     stage.provider.release();
     stage.counted("recorded", 1).await;
-    let orders = [(); 8].map(|()| stage.post(&[], ORDER));
+    let orders = (0..8).map(|_| stage.post(&[], ORDER));
     let answers = futures_util::future::join_all(orders).await;
     let adopted = answers.iter().filter(|answer| replay(answer) == (201, "adopted")).count();
     assert_eq!((adopted, stage.provider.effects("s")), (1, 8));

@@ -22,7 +22,7 @@ fn limit_wait() -> (u16, String) {
 async fn no_more_are_in_flight_than_the_route_allows() {
     let stage = Stage::new("limits: {concurrency: 2}").await;
     stage.script("held forever");
-    let asked = futures_util::future::join_all([(); 6].map(|()| stage.post(&[], ORDER)));
+    let asked = futures_util::future::join_all((0..6).map(|_| stage.post(&[], ORDER)));
     let watched = async {
         for wave in 1..=3 {
             stage.provider.arrived("s", wave * 2).await;
@@ -93,7 +93,7 @@ async fn each_credential_has_limits_of_its_own() {
 #[tokio::test]
 async fn no_stretch_of_time_sees_more_than_the_rate() {
     let stage = Stage::new("limits: {rate: 2/300ms}").await;
-    let answers = futures_util::future::join_all([(); 6].map(|()| stage.post(&[], ORDER))).await;
+    let answers = futures_util::future::join_all((0..6).map(|_| stage.post(&[], ORDER))).await;
     assert!(answers.iter().all(|answer| answer.status == 201));
     let at: Vec<u64> = stage.provider.seen("s").iter().map(|seen| seen.at_ms).collect();
     // The way to the provider takes one longer than another.
@@ -108,7 +108,7 @@ async fn a_queue_has_an_end() {
     let others = async {
         stage.provider.arrived("s", 1).await;
         let told = async {
-            let two = [stage.post(&[], ORDER), stage.post(&[], ORDER)];
+            let two = (0..2).map(|_| stage.post(&[], ORDER));
             futures_util::future::join_all(two).await
         };
         let release = async {
@@ -151,7 +151,7 @@ async fn a_throttled_route_waits_together_and_one_goes_first() {
     let first = stage.post(&[], ORDER);
     let others = async {
         stage.samekey.until("samekey_pauses_total{route=\"r\"}", 1.0).await;
-        let waiting = futures_util::future::join_all([(); 4].map(|()| stage.post(&[], ORDER)));
+        let waiting = futures_util::future::join_all((0..4).map(|_| stage.post(&[], ORDER)));
         let watched = async {
             stage.provider.arrived("s", 2).await;
             tokio::time::sleep(Duration::from_millis(300)).await; // past the jitter of the throttled one
@@ -234,7 +234,9 @@ async fn a_key_whose_client_left_the_queue_can_be_asked_for_again() {
     let first = stage.post(&[], ORDER);
     let queued = async {
         stage.provider.arrived("s", 1).await;
-        drop(stage.begin(&[("idempotency-key", "k")], ORDER).await);
+        let stream = stage.begin(&[("idempotency-key", "k")], ORDER).await;
+        stage.counted("client", 1).await;
+        drop(stream);
         let again = stage.order("k");
         let release = async {
             stage.counted("client", 2).await;

@@ -1,5 +1,12 @@
 //! End to end: the real binary, real sockets, real TLS, and a provider that counts effects.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed, and its tasks end with its runtime"
+)]
+
 #[path = "../provider/engine.rs"]
 mod provider;
 mod support;

@@ -91,7 +91,7 @@ fn is_told_to_stop(answer: &Answer) -> bool {
 async fn every_reason_to_stop_is_named_and_ends_an_sdk_where_it_should() {
     let off = ("samekey-retry", "off");
     let none = ("x-none", "1");
-    let credits = r#"never_when: [{json: /code, in: [broke]}]"#;
+    let credits = "never_when: [{json: /code, in: [broke]}]";
     for (retry, script, field, wanted, stops) in [
         ("", "503 forever", none, (503, "4", "attempts"), true),
         ("attempts: 1", "503", none, (503, "1", "attempts"), true),
@@ -263,7 +263,8 @@ async fn an_sdks_own_retry_is_not_multiplied_and_earns_nothing() {
 
 #[tokio::test]
 async fn a_body_is_sent_again_as_long_as_it_is_kept() {
-    let body: String = (0..40_000).map(|nth| format!("{nth:05}")).collect();
+    let pieces: Vec<String> = (0..40_000).map(|nth| format!("{nth:05}")).collect();
+    let body = pieces.concat();
     for (caps, wanted) in [
         ("{memory: 1MiB, disk: 0}", (200, "3", "")),
         ("{memory: 1KiB, disk: 1MiB}", (200, "3", "")), // through a file

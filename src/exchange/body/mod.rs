@@ -4,11 +4,11 @@ pub mod held;
 mod peek;
 mod room;
 mod spill;
+mod upload;
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use crate::exchange::headers;
 pub use held::{Filled, Held};
 pub use peek::Peeked;
 pub use room::Room;
+pub use upload::Upload;
 
 /// How much of one body is kept for sending it again, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,35 +92,6 @@ pub enum BodyError {
     /// The copy that was kept could not be read back.
     #[error("the kept copy of the request's body could not be read")]
     CopyLost,
-}
-
-/// How far a client's body has come.
-#[derive(Debug, Default)]
-pub struct Upload(AtomicU8);
-
-impl Upload {
-    const COMPLETE: u8 = 1;
-    const LEFT: u8 = 2;
-    const MALFORMED: u8 = 3;
-
-    /// Whether its last byte has been read.
-    pub fn is_complete(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::COMPLETE
-    }
-
-    /// Whether the client left, or sent nonsense, before it was complete.
-    pub fn is_broken(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= Self::LEFT
-    }
-
-    /// Whether the client sent what a body may not hold.
-    pub fn is_malformed(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::MALFORMED
-    }
-
-    fn note(&self, state: u8) {
-        self.0.store(state, Ordering::Release);
-    }
 }
 
 impl Body {
@@ -269,10 +241,6 @@ impl http_body::Body for Body {
             Some(Ok(frame)) => {
                 if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
                     *left = left.saturating_sub(data.len() as u64);
-                    if let (0, Kind::Client(_, upload)) = (*left, &this.kind) {
-                        // Nobody polls past a length that is known.
-                        upload.note(Upload::COMPLETE);
-                    }
                 }
             }
             Some(Err(broke)) => {
@@ -387,7 +355,10 @@ impl fmt::Debug for Body {
             Kind::Replay(_) => "replay",
             Kind::Other(_) => "other",
         };
-        f.debug_struct("Body").field("kind", &kind).field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("Body")
+            .field("kind", &kind)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }
 

@@ -331,12 +331,18 @@ async fn a_full_store(make: Make) {
     held.settle(settlement(End::Completed));
     let with_answer = probe.size().1;
 
-    for (room, keeps) in [(with_answer - 1, false), (with_answer, true)] {
+    // An eighth is for keys alone, so that a store full of answers still takes some.
+    let enough = (with_answer..).find(|room| room - room / 8 >= with_answer).expect("some room");
+    for (room, keeps) in [(enough - 1, false), (enough, true)] {
         let store = make(room);
         claim(&store, 1).settle(settlement(End::Completed));
         assert_eq!(completed(&store, 1).record.is_some(), keeps, "{room} of {with_answer}");
         assert!(store.size().1 <= room);
     }
+    let store = make(40 * one);
+    (1..=30).for_each(|nth| claim(&store, nth).settle(settlement(End::Completed)));
+    assert!(completed(&store, 1).record.is_some());
+    assert!(completed(&store, 30).record.is_none(), "the answers' share is used up, the keys' is not");
     for (room, fits) in [(2 * one - 1, false), (2 * one, true)] {
         let store = make(room);
         let _held = claim(&store, 1);

@@ -14,7 +14,7 @@ use crate::exchange::trail::End;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::{
-    Claim, Completed, Open, Progress, Record, Reserved, Settlement, Store, Waiter,
+    Claim, Completed, Open, Progress, Record, Reserved, Settlement, Stage, Store, Waiter,
 };
 
 /// A store in memory; a clone shares it.
@@ -88,7 +88,7 @@ impl Memory {
                 Ok(Reserved::Claimed(claim))
             }
             Place::Vacant(place) => {
-                if !self.0.take(ENTRY_BYTES) {
+                if !self.0.take(ENTRY_BYTES, self.0.most()) {
                     return Err(Failure::StoreUnavailable("state.max_size is used up"));
                 }
                 let (entry, claim) = self.begin(store, id, (fingerprint, exchange), now);
@@ -132,7 +132,9 @@ impl Memory {
         }
         place.get_mut().state = match settlement.end {
             End::Completed | End::NotRetained => {
-                let fits = |record: &Record| self.0.take(record.size());
+                // The last part is for keys alone: a store full of answers still takes them.
+                let most = self.0.most() - self.0.most() / KEYS_SHARE;
+                let fits = |record: &Record| self.0.take(record.size(), most);
                 let record = settlement.record.filter(fits);
                 let kept_until = Instant::now() + settlement.ttl;
                 let known_until = kept_until + settlement.keep_key;
@@ -182,17 +184,20 @@ impl Memory {
             ambiguous_before: false,
             progress: sender,
             store: store.clone(),
-            sending: false,
-            settled: false,
+            stage: Stage::Held,
         };
         (entry, claim)
     }
 }
 
 impl Inner {
-    fn take(&self, bytes: u64) -> bool {
+    fn most(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64, most: u64) -> bool {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.bytes_max.load(Ordering::Relaxed);
+        let fits = before.saturating_add(bytes) <= most;
         if !fits {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -247,5 +252,7 @@ impl Entry {
     }
 }
 
+/// An eighth of the store is kept for keys: a quarter of a million of them in the default.
+const KEYS_SHARE: u64 = 8;
 /// What a key costs beside its answer: the entry, its place in the map, its channel.
 const ENTRY_BYTES: u64 = 512;

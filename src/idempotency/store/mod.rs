@@ -128,9 +128,18 @@ pub struct Claim {
     ambiguous_before: bool,
     progress: watch::Sender<Progress>,
     store: Store,
-    /// Whether anything may have gone upstream.
-    sending: bool,
-    settled: bool,
+    stage: Stage,
+}
+
+/// How far a claim has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing went upstream.
+    Held,
+    /// Something may have.
+    Sending,
+    /// It is over.
+    Settled,
 }
 
 /// Waits for the exchange that holds a claim.
@@ -213,7 +222,7 @@ impl Claim {
 
     /// Notes that from now on something may have been sent.
     pub fn begin_sending(&mut self) {
-        self.sending = true;
+        self.stage = Stage::Sending;
     }
 
     /// Notes what is asked, once the body has been seen whole.
@@ -238,7 +247,7 @@ impl Claim {
 
     /// Ends the claim.
     pub fn settle(mut self, settlement: Settlement) {
-        self.settled = true;
+        self.stage = Stage::Settled;
         let told = settlement.told.clone();
         self.store.settle(&self, settlement);
         self.progress.send_modify(|progress| progress.told = Some(told));
@@ -248,10 +257,10 @@ impl Claim {
 impl Drop for Claim {
     /// Whoever panics, or is dropped on the way, leaves its claim open, never free.
     fn drop(&mut self) {
-        if self.settled {
+        if self.stage == Stage::Settled {
             return;
         }
-        let open = self.sending || self.ambiguous_before;
+        let open = self.stage == Stage::Sending || self.ambiguous_before;
         let settlement = Settlement {
             end: if open { End::Unknown } else { End::Released },
             stays: open,

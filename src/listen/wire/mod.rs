@@ -92,6 +92,7 @@ impl<IO: AsyncRead + Unpin> Wire<IO> {
                 let mut probe = ReadBuf::new(&mut space);
                 ready!(Pin::new(&mut self.io).poll_read(cx, &mut probe))?;
                 if probe.filled().is_empty() {
+                    self.watch.end();
                     return Poll::Ready(Ok(Held::Ended));
                 }
                 self.held.extend_from_slice(probe.filled());
@@ -106,6 +107,9 @@ impl<IO: AsyncRead + Unpin> Wire<IO> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let fresh = buf.filled().get(before..).unwrap_or_default();
+        if fresh.is_empty() && buf.remaining() > 0 {
+            self.watch.end();
+        }
         let passed = scan(&mut self.scanner, &self.watch, fresh);
         if passed < fresh.len() {
             self.held.extend_from_slice(fresh.get(passed..).unwrap_or_default());

@@ -55,6 +55,8 @@ struct Shared {
     written: AtomicU64,
     /// Part of a head has come, and part is still to come.
     mid_head: AtomicBool,
+    /// One more than what was written when the client ended the connection; 0 before.
+    ended_at: AtomicU64,
 }
 
 /// What a connection is doing; the number counts its exchanges so far.
@@ -103,6 +105,21 @@ impl Watch {
     /// The bytes that the client's socket took so far.
     pub fn written(&self) -> u64 {
         self.0.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client may have read all that was written: it had not ended the
+    /// connection before the last of it went out.
+    pub fn was_there_to_the_last(&self) -> bool {
+        let ended_at = self.0.ended_at.load(Ordering::Acquire);
+        ended_at == 0 || ended_at > self.written()
+    }
+
+    /// The client ended the connection.
+    pub(super) fn end(&self) {
+        // The first end counts, though it is read again; one task alone reads.
+        if self.0.ended_at.load(Ordering::Acquire) == 0 {
+            self.0.ended_at.store(self.written().saturating_add(1), Ordering::Release);
+        }
     }
 
     /// What the connection is doing.

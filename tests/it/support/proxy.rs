@@ -165,7 +165,7 @@ impl Samekey {
 
     /// Waits for it to end by itself.
     pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
-        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        let ended = tokio::time::timeout(Duration::from_mins(1), self.child.wait()).await;
         ended.expect("it ends in time").expect("it can be waited for")
     }
 

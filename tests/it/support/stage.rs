@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -114,14 +115,20 @@ impl Stage {
     ) -> TcpStream {
         let mut stream = TcpStream::connect(self.samekey.proxy).await.expect("it listens");
         let (url, host) = (self.url("/v1/jobs"), self.provider.ports.http_addr);
-        let fields: String =
+        let fields: Vec<String> =
             headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let fields = fields.concat();
         let text = format!(
             "POST {url} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n{fields}\r\n{body}"
         );
         stream.write_all(text.as_bytes()).await.expect("it takes them");
         stream
+    }
+
+    /// Waits until no client waits for the route: those that hung up were noticed.
+    pub(crate) async fn noticed(&self) {
+        self.samekey.until("samekey_inflight_exchanges{route=\"r\"}", 0.0).await;
     }
 
     /// Waits until the route has counted an idempotency event so often.
@@ -136,7 +143,8 @@ impl Answer {
     pub(crate) fn said(&self) -> (u16, String) {
         let problem = self.header("content-type") == "application/problem+json";
         let slug = if problem {
-            let kind = self.json()["type"].as_str().expect("a problem has a type").to_owned();
+            let kind = self.json();
+            let kind = kind.get("type").and_then(Value::as_str).expect("a problem has a type");
             kind.strip_prefix("urn:samekey:").expect("a type of ours").to_owned()
         } else {
             String::new()

@@ -106,9 +106,7 @@ pub fn problem(failure: &Failure) -> Problem {
             let kind = "destination_ip_prohibited";
             ("forbidden-destination", 403, "The destination is forbidden", kind)
         }
-        Failure::ProxyAuth => {
-            ("proxy-auth-required", 407, "The proxy wants credentials", DENIED)
-        }
+        Failure::ProxyAuth => ("proxy-auth-required", 407, "The proxy wants credentials", DENIED),
         Failure::InProgress { .. } => {
             ("in-progress", 409, "A request with this key is in progress", DENIED)
         }
@@ -189,8 +187,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 }
 
 fn proxy_status(problem: &Problem, attempts: usize) -> HeaderValue {
-    let text =
-        format!("samekey; error={}; details=\"attempts={attempts}\"", problem.proxy_error);
+    let text = format!("samekey; error={}; details=\"attempts={attempts}\"", problem.proxy_error);
     HeaderValue::try_from(text).unwrap_or_else(|_never| HeaderValue::from_static("samekey"))
 }
 

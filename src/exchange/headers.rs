@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn our_own_fields_end_here_both_ways() {
-        let mut headers = map(&[("samekey-key", "order-1"), ("samekey-retry", "OFF"), ("samekey-x", "y")]);
+        let mut headers =
+            map(&[("samekey-key", "order-1"), ("samekey-retry", "OFF"), ("samekey-x", "y")]);
         let wishes = clean_request(&mut headers, &KEY);
         assert!(wishes.single_attempt && wishes.identity.is_some());
         assert_eq!(headers.len(), 1, "only Via is left");

@@ -37,9 +37,12 @@ pub use trail::{End, Outcome, Stop, Trail};
 /// A future that a stage returns.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// A request on its way through the stages. Each of them moves it, and it is large: so it is boxed.
+pub type Request = Box<RequestParts>;
+
 /// What the client asked, cleaned of what was meant for this proxy alone.
 #[derive(Debug)]
-pub struct Request {
+pub struct RequestParts {
     /// The method.
     pub method: Method,
     /// Where it goes.
@@ -121,7 +124,7 @@ pub struct Standing {
     pub fresh_connection: bool,
 }
 
-impl Request {
+impl RequestParts {
     /// The path without its query.
     pub fn path_only(&self) -> &str {
         self.path.path()

@@ -15,11 +15,14 @@ use tokio::time::{Instant, sleep};
 use tower::Service;
 
 use super::body::BodyError;
-use super::{Body, BoxFuture, Client, Failure, Origin, Request, Response, Standing, Trail, Wishes};
+use super::{
+    Body, BoxFuture, Client, Failure, Origin, Request, RequestParts, Response, Standing, Trail,
+    Wishes,
+};
 
 /// A request to `https://api.test/v1/jobs`, from a client that waits.
 pub(crate) fn request(method: Method, body: Body) -> Request {
-    Request {
+    Box::new(RequestParts {
         method,
         origin: Origin::parse("https://api.test").expect("an origin"),
         path: PathAndQuery::from_static("/v1/jobs"),
@@ -36,7 +39,7 @@ pub(crate) fn request(method: Method, body: Body) -> Request {
         wait_until: None,
         wishes: Wishes::default(),
         standing: Standing::default(),
-    }
+    })
 }
 
 pub(crate) fn response(status: u16, fields: &[(&'static str, &str)], body: Body) -> Response {

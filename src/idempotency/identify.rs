@@ -259,6 +259,7 @@ mod tests {
     use crate::idempotency::{Effects, Template};
 
     use super::*;
+    use crate::exchange::RequestParts;
 
     /// What was found: where the key comes from, and whether it is sent.
     type Found = Option<(Source, bool)>;
@@ -267,12 +268,12 @@ mod tests {
     const SIGNED: (&str, &str) = ("authorization", "AWS4-HMAC-SHA256 Credential=AK/d, Signature=s");
 
     fn post(fields: &[(&'static str, &str)], body: Body) -> Request {
-        Request { headers: headers(fields), ..request(Method::POST, body) }
+        Box::new(RequestParts { headers: headers(fields), ..*request(Method::POST, body) })
     }
 
     fn asked(identity: &'static str, request: Request) -> Request {
         let identity = Some(HeaderValue::from_static(identity));
-        Request { wishes: Wishes { identity, ..Wishes::default() }, ..request }
+        Box::new(RequestParts { wishes: Wishes { identity, ..Wishes::default() }, ..*request })
     }
 
     fn carried_in(carrier: Carrier) -> Rules {
@@ -325,10 +326,14 @@ mod tests {
             (rules(), asked("o-1", request(Method::PUT, order())), Some((Header, false))),
             (
                 rules(),
-                Request { method: Method::PUT, ..post(&[own], order()) },
+                Box::new(RequestParts { method: Method::PUT, ..*post(&[own], order()) }),
                 Some((Client, true)),
             ),
-            (rules(), Request { method: Method::PUT, ..post(&[sdk], order()) }, None),
+            (
+                rules(),
+                Box::new(RequestParts { method: Method::PUT, ..*post(&[sdk], order()) }),
+                None,
+            ),
             // A key that nobody sees and nobody can ask for is none.
             (Rules { inject: Some(false), ..rules() }, post(&[], order()), None),
             (
@@ -359,7 +364,8 @@ mod tests {
         let asked_for = key(rules(), asked("order-7", post(&[], Body::empty()))).await;
         assert_ne!(seven, asked_for, "a Samekey-Key is no rendering of a template");
         assert!(!asked_for.contains("order"), "no identity leaves the house");
-        let elsewhere = Request { path: PathAndQuery::from_static("/v2"), ..order("{}") };
+        let elsewhere =
+            Box::new(RequestParts { path: PathAndQuery::from_static("/v2"), ..*order("{}") });
         assert_ne!(asked_for, key(rules(), asked("order-7", elsewhere)).await);
         let shared = shared(rules());
         let one = look(&shared, post(&[], Body::empty())).await.expect("it has a key");
@@ -452,12 +458,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_in_a_query_is_the_last_parameter() {
-        let own =
-            Request { path: PathAndQuery::from_static("/v1?rid=mine&a=1"), ..post(&[], full("x")) };
+        let own = Box::new(RequestParts {
+            path: PathAndQuery::from_static("/v1?rid=mine&a=1"),
+            ..*post(&[], full("x"))
+        });
         let looked = look_at(in_query(), own).await.expect("it passes");
         assert_eq!((found(&looked), key_of(&looked)), (Some((Source::Client, true)), "mine"));
         assert_eq!(looked.request.path, "/v1?rid=mine&a=1");
-        let none = Request { path: PathAndQuery::from_static("/v1?a=1"), ..post(&[], full("x")) };
+        let none = Box::new(RequestParts {
+            path: PathAndQuery::from_static("/v1?a=1"),
+            ..*post(&[], full("x"))
+        });
         let looked = look_at(in_query(), none).await.expect("it passes");
         assert_eq!(looked.request.path, format!("/v1?a=1&rid={}", key_of(&looked)).as_str());
     }

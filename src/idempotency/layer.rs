@@ -344,8 +344,8 @@ fn is_grpc(request: &Request) -> bool {
 fn note(shared: &Shared, request: &Request, found: &Identified) {
     // Only the log reads it, and a digest has its price.
     let logged = tracing::enabled!(tracing::Level::INFO);
-    let told = logged
-        .then(|| KeyNote { source: found.source.as_str(), digest: format!("{:?}", found.key) });
+    let told =
+        logged.then(|| KeyNote { source: found.source.as_str(), digest: found.key.digest() });
     request.trail.with(|notes| {
         notes.key = found.sent.then(|| found.key.header_value());
         notes.key_note = told;

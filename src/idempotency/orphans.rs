@@ -55,7 +55,13 @@ impl Orphan {
 
 impl Orphans {
     /// Notes a keyless exchange as it begins.
-    pub fn begin(&self, likeness: Likeness, key: Key, client: Presence, now: Instant) -> Arc<Orphan> {
+    pub fn begin(
+        &self,
+        likeness: Likeness,
+        key: Key,
+        client: Presence,
+        now: Instant,
+    ) -> Arc<Orphan> {
         let orphan = Arc::new(Orphan {
             key,
             began: now,

@@ -304,6 +304,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::exchange::RequestParts;
     use crate::exchange::tests::{Scripted, data, full, request, response, streamed};
     use crate::exchange::trail::Attempt;
     use crate::exchange::{Body, Outcome};
@@ -370,7 +371,7 @@ mod tests {
         let request = request(Method::GET, Body::empty());
         // Somebody wants it, whether or not its client is still there.
         let standing = crate::exchange::Standing { outlives_client: true, ..request.standing };
-        Request { standing, ..request }
+        Box::new(RequestParts { standing, ..*request })
     }
 
     fn body(text: &'static str) -> Response {
@@ -428,7 +429,10 @@ mod tests {
     async fn a_pause_is_for_one_caller_and_one_upstream_unless_a_group_shares_it() {
         let others = || {
             let elsewhere = Origin::parse("https://other.test").expect("an origin");
-            [Request { caller: [8; 32], ..get() }, Request { origin: elsewhere, ..get() }]
+            [
+                Box::new(RequestParts { caller: [8; 32], ..*get() }),
+                Box::new(RequestParts { origin: elsewhere, ..*get() }),
+            ]
         };
         let group = Some("g".to_owned());
         for (limits, wanted) in [
@@ -471,7 +475,7 @@ mod tests {
             bench.upstream.status(429, &[("retry-after", "60")]).status(200, &[]);
             drop(bench.send(get()).await);
             let wait_until = Some(Instant::now() + SECOND * deadline);
-            let retry = Request { wait_until, ..get() };
+            let retry = Box::new(RequestParts { wait_until, ..*get() });
             retry.trail.with(|notes| {
                 let (outcome, status, did_nothing) = (Outcome::Throttled, None, true);
                 notes.attempts.push(Attempt { outcome, status, did_nothing, waited: SECOND });
@@ -538,7 +542,7 @@ mod tests {
         let running = bench.send(get()).await.expect("a slot is free");
         for text in ["a", "b"] {
             let waits = request(Method::POST, full(text));
-            bench.begin(Request { standing: get().standing, ..waits }).await;
+            bench.begin(Box::new(RequestParts { standing: get().standing, ..*waits })).await;
         }
         let refused = bench.send(get()).await.expect_err("two wait already");
         assert!(matches!(refused, Failure::Overloaded), "{refused:?}");

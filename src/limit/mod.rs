@@ -135,7 +135,9 @@ impl Gate {
         if self.inner.turns.len() >= CALLERS_MAX {
             // Whoever neither runs nor waits, and has no rate to account for, is as new.
             let now = Instant::now();
-            self.inner.turns.retain(|_, turns| Arc::strong_count(turns) > 1 || !turns.is_fresh(now));
+            self.inner
+                .turns
+                .retain(|_, turns| Arc::strong_count(turns) > 1 || !turns.is_fresh(now));
         }
         self.inner.turns.entry(caller).or_default().clone()
     }

@@ -63,13 +63,11 @@ impl Finish {
     pub(super) fn answer(
         mut self,
         result: Result<Response, Failure>,
-        unread: Unread,
+        unread: &Unread,
     ) -> http::Response<Body> {
         let (mut response, made_here) = match result {
             Ok(response) => (response, false),
-            Err(failure) => {
-                (self.trail.with(|notes| local(&failure, notes.attempts.len())), true)
-            }
+            Err(failure) => (self.trail.with(|notes| local(&failure, notes.attempts.len())), true),
         };
         self.trail.with(|notes| {
             self.source = match (notes.replay, made_here) {
@@ -138,7 +136,8 @@ impl Drop for Finish {
             return;
         }
         self.trail.with(|notes| {
-            let waited: std::time::Duration = notes.attempts.iter().map(|attempt| attempt.waited).sum();
+            let waited: std::time::Duration =
+                notes.attempts.iter().map(|attempt| attempt.waited).sum();
             let outcomes: Vec<&str> =
                 notes.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
             tracing::info!(

@@ -15,7 +15,7 @@ use tower::Service as _;
 use crate::exchange::body::Body;
 use crate::exchange::trail::Presence;
 use crate::exchange::{
-    Client, Failure, Origin, Request, Response, Standing, Trail, answer, headers,
+    Client, Failure, Origin, Request, RequestParts, Response, Standing, Trail, answer, headers,
 };
 use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::{Carrier, Commons};
@@ -115,7 +115,7 @@ impl Proxy {
         let trail = Trail::default();
         let finish =
             Finish::new(router.none.clone(), method.clone(), trail, Presence::default(), false);
-        finish.answer(Err(failure.clone()), Unread::default())
+        finish.answer(Err(failure.clone()), &Unread::default())
     }
 
     /// Answers a request.
@@ -133,7 +133,7 @@ impl Proxy {
             Ok(origin) => origin,
             Err(failure) => {
                 let finish = Finish::new(rules.none.clone(), method, trail, presence, false);
-                return finish.answer(Err(failure), Unread::default());
+                return finish.answer(Err(failure), &Unread::default());
             }
         };
         let routed = rules.find(&origin, &method, request.uri().path());
@@ -156,7 +156,7 @@ impl Proxy {
             }
             response
         });
-        finish.answer(result, unread)
+        finish.answer(result, &unread)
     }
 
     /// The request as the stages see it.
@@ -185,7 +185,7 @@ impl Proxy {
             let rules = &routed.route.rules;
             principal(&self.inner.commons.secret, rules.principal, &rules.credentials, asker).0
         });
-        Request {
+        Box::new(RequestParts {
             method: parts.method,
             origin,
             path,
@@ -202,7 +202,7 @@ impl Proxy {
             wait_until: None,
             wishes,
             standing: Standing::default(),
-        }
+        })
     }
 }
 

@@ -13,8 +13,8 @@ use crate::exchange::body::{Caps, Held, Room};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::{Attempt, Stop};
 use crate::exchange::{
-    BoxFuture, Chance, Client, Failure, Origin, Outcome, Request, Response, Standing, Trail,
-    Upload, signature,
+    BoxFuture, Chance, Client, Failure, Origin, Outcome, Request, RequestParts, Response, Standing,
+    Trail, Upload, signature,
 };
 use crate::metrics::RouteMetrics;
 use crate::retry::budget::{Budget, Receipt};
@@ -127,6 +127,7 @@ struct Parts {
 
 impl Exchange {
     fn new(shared: Arc<Shared>, request: Request) -> Self {
+        let request = *request;
         let once = request.wishes.single_attempt || request.wants_upgrade || shared.means.observes;
         let copies = !once && !is_single(&shared.policy);
         let nothing = Caps { memory: 0, disk: 0 }; // nobody will want the copy
@@ -203,7 +204,7 @@ impl Exchange {
             !repeatable(&parts.method, &parts.standing, &self.shared.policy, now);
         standing.outlives_client = self.outlives_client();
         let deadline = self.shared.policy.deadline;
-        Request {
+        Box::new(RequestParts {
             method: parts.method.clone(),
             origin: parts.origin.clone(),
             path: parts.path.clone(),
@@ -220,7 +221,7 @@ impl Exchange {
             wait_until: Some(self.deadline()),
             wishes: crate::exchange::Wishes::default(),
             standing,
-        }
+        })
     }
 
     /// When no further attempt starts: the route's deadline, or the client's own.
@@ -529,7 +530,13 @@ mod tests {
                 Some(Stop::UpstreamSaidNo),
             ),
             (policy(), put(stream()), 429, &[("retry-after", "121")], Some(Stop::RetryAfter)),
-            (policy(), Request { wishes: off, ..put(stream()) }, 503, &[], Some(Stop::Off)),
+            (
+                policy(),
+                Box::new(RequestParts { wishes: off, ..*put(stream()) }),
+                503,
+                &[],
+                Some(Stop::Off),
+            ),
             (once, put(stream()), 503, &[], Some(Stop::Attempts)),
             (poor(), put(stream()), 503, &[], Some(Stop::Budget)),
             (
@@ -583,7 +590,11 @@ mod tests {
             assert!(spent.is_some());
             bench.upstream.status(status, &[]);
             let fields = headers(&[("x-stainless-retry-count", sdk)]);
-            drop(bench.send(Request { headers: fields, ..post(Body::empty()) }).await);
+            drop(
+                bench
+                    .send(Box::new(RequestParts { headers: fields, ..*post(Body::empty()) }))
+                    .await,
+            );
             assert_eq!(bench.tokens(), earned, "{status} {sdk}");
         }
     }
@@ -618,7 +629,7 @@ mod tests {
             let (before, started) = (bench.tokens(), Instant::now());
             let client = request.client.presence.clone();
             client.leave();
-            let request = Request { standing, ..request };
+            let request = Box::new(RequestParts { standing, ..*request });
             let (status, calls, stop) = bench.outcome(request).await;
             assert_eq!((status, calls), wanted, "{standing:?}");
             assert_eq!(stop, None);
@@ -634,7 +645,7 @@ mod tests {
         let mut bench = bench(policy());
         bench.upstream.status(429, &[("retry-after", "60")]);
         let standing = Standing { outlives_client: true, ..Standing::default() };
-        let request = Request { standing, ..post(full("ab")) };
+        let request = Box::new(RequestParts { standing, ..*post(full("ab")) });
         let (client, started) = (request.client.presence.clone(), Instant::now());
         let leaves = async {
             tokio::time::advance(SECOND).await;
@@ -745,7 +756,7 @@ mod tests {
             let mut bench = bench(policy());
             bench.upstream.status(429, RETRY_AFTER_2).status(200, &[]);
             let started = Instant::now();
-            let request = Request { headers: headers(fields), ..post(full("ab")) };
+            let request = Box::new(RequestParts { headers: headers(fields), ..*post(full("ab")) });
             assert_eq!(bench.outcome(request).await, wanted, "{fields:?}");
             assert!(wanted.1 == 2 || started.elapsed() == Duration::ZERO, "it never waits in vain");
         }
@@ -758,7 +769,7 @@ mod tests {
         for (request, fresh) in [
             (post(full("ab")), true),
             (put(full("ab")), false),
-            (Request { standing: promised, ..post(full("ab")) }, false),
+            (Box::new(RequestParts { standing: promised, ..*post(full("ab")) }), false),
         ] {
             let mut bench = bench(policy());
             bench.upstream.status(200, &[]);

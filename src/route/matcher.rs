@@ -177,7 +177,17 @@ mod tests {
 
     #[test]
     fn hosts_that_cannot_be_meant_are_refused() {
-        for bad in ["", "https://a.test", "a.test/x", "a*.test", "*a.test", "a.test:0", "a.test:x", "u@a", "*.*.a"] {
+        for bad in [
+            "",
+            "https://a.test",
+            "a.test/x",
+            "a*.test",
+            "*a.test",
+            "a.test:0",
+            "a.test:x",
+            "u@a",
+            "*.*.a",
+        ] {
             assert!(HostPattern::parse(bad).is_err(), "{bad:?} was taken");
         }
     }

@@ -160,6 +160,7 @@ fn given_back(
 }
 
 fn parcel(request: Request) -> Parcel {
+    let request = *request;
     let mut parcel = http::Request::new(request.body);
     *parcel.method_mut() = request.method;
     *parcel.uri_mut() = Uri::from(request.path);

@@ -98,7 +98,15 @@ impl Held {
                 let (nth, length) = (inner.reader, inner.length);
                 drop(inner);
                 let copied = copied.clone();
-                Body::replay(Reader { copied, nth, length, piece: 0, at: 0, reading: None, done: false })
+                Body::replay(Reader {
+                    copied,
+                    nth,
+                    length,
+                    piece: 0,
+                    at: 0,
+                    reading: None,
+                    done: false,
+                })
             }
         }
     }
@@ -147,7 +155,10 @@ impl Held {
                     return Poll::Ready(Err(error));
                 }
                 let cap = inner.caps.memory;
-                if inner.length.is_some_and(|length| length > cap) || inner.spill.is_some() || !inner.intact {
+                if inner.length.is_some_and(|length| length > cap)
+                    || inner.spill.is_some()
+                    || !inner.intact
+                {
                     return Poll::Ready(Ok(Filled::TooLarge));
                 }
                 if inner.ended {
@@ -170,10 +181,7 @@ impl Held {
 
 impl Copied {
     /// Reads one more frame from the source into the copy, and gives it.
-    fn poll_more(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
         if let Some((pending, _)) = &mut self.writing {
             let written = ready!(pending.poll(cx));
             let data = self.writing.take().map(|(_, data)| data).unwrap_or_default();
@@ -331,7 +339,8 @@ impl Reader {
         }
         let Some(spill) = &inner.spill else { return Poll::Ready(None) };
         // What is being written now is handed on by whoever waits for the write.
-        let written = spill.length() - inner.writing.as_ref().map_or(0, |(_, data)| data.len() as u64);
+        let written =
+            spill.length() - inner.writing.as_ref().map_or(0, |(_, data)| data.len() as u64);
         if self.at >= written && self.reading.is_none() {
             return Poll::Ready(None);
         }

@@ -332,7 +332,9 @@ async fn a_full_store(make: Make) {
     let with_answer = probe.size().1;
 
     // An eighth is for keys alone, so that a store full of answers still takes some.
-    let enough = (with_answer..).find(|room| room - room / 8 >= with_answer).expect("some room");
+    let enough = (with_answer..2 * with_answer)
+        .find(|room| room - room / 8 >= with_answer)
+        .expect("some room");
     for (room, keeps) in [(enough - 1, false), (enough, true)] {
         let store = make(room);
         claim(&store, 1).settle(settlement(End::Completed));
@@ -342,7 +344,10 @@ async fn a_full_store(make: Make) {
     let store = make(40 * one);
     (1..=30).for_each(|nth| claim(&store, nth).settle(settlement(End::Completed)));
     assert!(completed(&store, 1).record.is_some());
-    assert!(completed(&store, 30).record.is_none(), "the answers' share is used up, the keys' is not");
+    assert!(
+        completed(&store, 30).record.is_none(),
+        "the answers' share is used up, the keys' is not"
+    );
     for (room, fits) in [(2 * one - 1, false), (2 * one, true)] {
         let store = make(room);
         let _held = claim(&store, 1);

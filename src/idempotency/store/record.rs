@@ -39,7 +39,8 @@ impl Record {
 
     /// Bytes that it takes.
     pub fn size(&self) -> u64 {
-        let fields = self.0.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64);
+        let fields =
+            self.0.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64);
         (self.0.body.len() + fields.sum::<usize>() + 128) as u64
     }
 
@@ -68,7 +69,8 @@ fn is_kept(name: &HeaderName) -> bool {
     let request_id = ["request-id", "requestid", "correlation-id", "trace-id"]
         .iter()
         .any(|id| text.ends_with(id));
-    let secret = ["token", "secret", "api-key", "password", "cookie"].iter().any(|s| text.contains(s));
+    let secret =
+        ["token", "secret", "api-key", "password", "cookie"].iter().any(|s| text.contains(s));
     (about_body || about_thing || request_id) && !secret
 }
 
@@ -98,8 +100,17 @@ mod tests {
     fn only_what_stays_true_is_kept() {
         let mut headers = HeaderMap::new();
         for name in [
-            "content-type", "content-length", "location", "etag", "x-request-id", "set-cookie",
-            "date", "retry-after", "x-token-request-id", "authorization", "server",
+            "content-type",
+            "content-length",
+            "location",
+            "etag",
+            "x-request-id",
+            "set-cookie",
+            "date",
+            "retry-after",
+            "x-token-request-id",
+            "authorization",
+            "server",
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("v"));
         }

@@ -35,7 +35,11 @@ fn end(history: &History<'_>) -> End {
         Outcome::NotSent | Outcome::Refused => nothing_done,
         Outcome::Ambiguous => End::Unknown,
         Outcome::Throttled | Outcome::Failed => {
-            if last.did_nothing { nothing_done } else { End::Unknown }
+            if last.did_nothing {
+                nothing_done
+            } else {
+                End::Unknown
+            }
         }
         Outcome::Replayed | Outcome::Done => answered(history, status, last, nothing_done),
     }

@@ -25,7 +25,6 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// Whether the body ended as its framing promised.
     pub(crate) whole: bool,
-    pub(crate) trailers: Option<HeaderMap>,
 }
 
 impl Answer {
@@ -181,7 +180,12 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     over_http1(stream, request).await.expect("an answer")
 }
 
-pub(crate) fn request(method: Method, uri: &Uri, headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn request(
+    method: Method,
+    uri: &Uri,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(Bytes::from(body.to_owned())));
     *request.method_mut() = method;
     *request.uri_mut() = uri.clone();
@@ -195,7 +199,10 @@ pub(crate) fn request(method: Method, uri: &Uri, headers: &[(&str, &str)], body:
 }
 
 /// Sends a request over a connection of HTTP/1.1. A URL with https is inside a tunnel already.
-pub(crate) async fn over_http1<IO>(io: IO, mut request: Request<Full<Bytes>>) -> Result<Answer, String>
+pub(crate) async fn over_http1<IO>(
+    io: IO,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Answer, String>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -211,7 +218,10 @@ where
 }
 
 /// Sends a request over a connection of HTTP/2.
-pub(crate) async fn over_http2<IO>(io: IO, mut request: Request<Full<Bytes>>) -> Result<Answer, String>
+pub(crate) async fn over_http2<IO>(
+    io: IO,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Answer, String>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -228,16 +238,16 @@ where
 async fn read(response: http::Response<hyper::body::Incoming>) -> Answer {
     let (parts, mut incoming) = response.into_parts();
     let mut body = Vec::new();
-    let (mut whole, mut trailers) = (true, None);
+    let mut whole = true;
     while let Some(frame) = incoming.frame().await {
         match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => body.extend_from_slice(&data),
-            Ok(Err(frame)) => trailers = frame.into_trailers().ok(),
+            Ok(Err(_trailers)) => {}
             Err(_broken) => {
                 whole = false;
                 break;
             }
         }
     }
-    Answer { status: parts.status, headers: parts.headers, body: body.into(), whole, trailers }
+    Answer { status: parts.status, headers: parts.headers, body: body.into(), whole }
 }

@@ -54,7 +54,9 @@ impl Samekey {
         } else {
             "listeners: [{address: '127.0.0.1:0', mode: forward}]\n"
         };
-        let text = format!("{listeners}admin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state, journal: memory}}\n{rest}");
+        let text = format!(
+            "{listeners}admin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state, journal: memory}}\n{rest}"
+        );
         std::fs::write(folder.path().join("samekey.yaml"), text).expect("written");
         Self::run_in(folder).await
     }
@@ -137,7 +139,8 @@ impl Samekey {
         let found = async {
             loop {
                 let mut lines = self.log().into_iter();
-                if let Some(line) = lines.find(|line| words.iter().all(|word| line.contains(word))) {
+                if let Some(line) = lines.find(|line| words.iter().all(|word| line.contains(word)))
+                {
                     break line;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;

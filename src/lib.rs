@@ -4,7 +4,7 @@
 //!
 //! | module | what it does with the request |
 //! | --- | --- |
-//! | `listen` | accepts it: as a proxy, through a tunnel, or at a base URL |
+//! | [`listen`] | accepts it: as a proxy, through a tunnel, or at a base URL |
 //! | [`intercept`] | opens its TLS, with a leaf that our own authority signs |
 //! | [`proxy`] | cleans its headers, finds its [`route`], always answers |
 //! | [`pipeline`] | the page to read: the stages in order |

@@ -38,15 +38,15 @@ impl Core {
 
     fn status(&self) -> serde_json::Value {
         let config = self.config.load();
-        let addresses = self.addresses.load();
+        let (listeners, admin) = &self.addresses;
         let (entries, bytes) = self.commons.store.size();
-        let listeners: Vec<String> = addresses.0.iter().map(ToString::to_string).collect();
+        let listeners: Vec<String> = listeners.iter().map(ToString::to_string).collect();
         let up = self.started.elapsed().map_or(0, |up| up.as_secs());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "up_seconds": up,
             "listeners": listeners,
-            "admin": addresses.1.map(|address| address.to_string()),
+            "admin": admin.to_string(),
             "config": config.source.to_string(),
             "routes": config.routes.len(),
             "draining": self.house.draining.is_cancelled(),

@@ -107,7 +107,8 @@ struct Core {
     /// Upstream connections and housekeeping: nobody waits for them when draining.
     background: TaskTracker,
     started: SystemTime,
-    addresses: ArcSwap<(Vec<SocketAddr>, Option<SocketAddr>)>,
+    /// Of the listeners, and of the admin side.
+    addresses: (Vec<SocketAddr>, SocketAddr),
 }
 
 impl App {
@@ -157,7 +158,7 @@ impl App {
         let listeners = bind(&config).await?;
         let admin = bind_admin(&config.admin.address).await?;
         let mut own: Vec<SocketAddr> = listeners.iter().map(Listener::address).collect();
-        let addresses = ArcSwap::from_pointee((own.clone(), Some(admin.1)));
+        let addresses = (own.clone(), admin.1);
         own.push(admin.1);
         ourselves.set(own);
         let url = proxy_url(&listeners);
@@ -189,11 +190,6 @@ impl App {
     /// Where the listeners listen, in the order of the config.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(Listener::address).collect()
-    }
-
-    /// Where the admin side listens.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin.1
     }
 
     /// The URL that programs are pointed at.

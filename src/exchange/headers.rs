@@ -72,8 +72,8 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Whether the client asked for another protocol on this connection.
 ///
-/// `h2c` does not count: some clients offer it with every request, an upstream may
-/// ignore it (RFC 9113 dropped it), and a request that keeps it could not be repeated.
+/// `h2c` does not count: Java's client offers it with every request to a plain URL, an
+/// upstream may ignore it (RFC 9113 dropped it), and none of those is to lose its retries.
 pub fn asks_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
         && tokens(headers, &CONNECTION).any(|name| name == "upgrade")
@@ -90,6 +90,17 @@ pub fn times_seen(headers: &HeaderMap) -> usize {
 pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> + 'a {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(|token| token.trim().to_ascii_lowercase())
+}
+
+/// Whether the content is JSON, by its media type.
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
+}
+
+/// How the content is coded, where it says so.
+pub fn content_coding(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok())
 }
 
 /// Whether a field may stand in a trailer section.

@@ -13,7 +13,6 @@ pub mod json;
 pub mod origin;
 pub mod pointer;
 pub mod query;
-
 pub mod signature;
 pub mod statuses;
 pub mod trail;
@@ -125,11 +124,6 @@ pub struct Standing {
 }
 
 impl RequestParts {
-    /// The path without its query.
-    pub fn path_only(&self) -> &str {
-        self.path.path()
-    }
-
     /// The query, where there is one.
     pub fn query(&self) -> Option<&str> {
         self.path.query()

@@ -5,12 +5,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::exchange::body::{Filled, Held};
-use crate::exchange::{Body, Failure, Request, coding, json, signature};
+use crate::exchange::{Body, Failure, Request, coding, headers, json, signature};
 use crate::idempotency::key::{self, Key, Source};
-use crate::idempotency::layer::Shared;
 use crate::idempotency::scope::Target;
 use crate::idempotency::splice::{client_key, splice_json, splice_query};
 use crate::idempotency::template::Identity;
+use crate::idempotency::terms::Shared;
 use crate::idempotency::{Carrier, Rules};
 
 /// A request's key, and whether it goes upstream.
@@ -152,7 +152,7 @@ fn needs_body(rules: &Rules, effect: bool, request: &Request) -> bool {
         Carrier::Json(_) | Carrier::Query(_) => false,
     };
     let wanted = effect || request.wishes.identity.is_some() || named;
-    wanted && (carried || named && !own_header) && is_json(&request.headers)
+    wanted && (carried || named && !own_header) && headers::is_json(&request.headers)
 }
 
 /// Reads a JSON body, as far as the route holds bodies in memory; it stays in place.
@@ -171,8 +171,7 @@ async fn read(shared: &Shared, request: &mut Request) -> Result<Option<Bytes>, F
 
 /// A coded body is read, but nothing can be spliced into it.
 fn plain(headers: &HeaderMap, bytes: &Bytes) -> Option<Bytes> {
-    let encoding =
-        headers.get(http::header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    let encoding = headers::content_coding(headers);
     let decoded = coding::decode(encoding, bytes, DECODED_MAX)?;
     Some(match decoded {
         std::borrow::Cow::Borrowed(_) => bytes.clone(),
@@ -211,11 +210,6 @@ fn put(rules: &Rules, request: &mut Request, bare: &Bare, key: &Key) -> bool {
             true
         }
     }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
 }
 
 fn carrier_name(carrier: &Carrier) -> String {

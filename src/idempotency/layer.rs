@@ -1,29 +1,21 @@
-//! Claims the key, calls what is below, and carries out how the claim ends.
+//! Finds a request's key, claims it, and sends or answers by what the claim came to.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::Method;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 use tower::{Layer, Service};
 
-use crate::exchange::body::{Caps, Held, Room};
-use crate::exchange::ending::{AskedBy, Decide};
-use crate::exchange::id::Names;
 use crate::exchange::trail::{KeyNote, Replay};
-use crate::exchange::{BoxFuture, Chance, Failure, Request, Response};
-use crate::idempotency::Rules;
-use crate::idempotency::fingerprint::{Fingerprint, Fingerprinter};
+use crate::exchange::{BoxFuture, Failure, Request, Response};
+use crate::idempotency::ask::{Ask, likeness_of};
 use crate::idempotency::identify::{self, Identified, Looked};
-use crate::idempotency::key::{Secret, Source};
+use crate::idempotency::key::Source;
 use crate::idempotency::lead::{self, Lead};
-use crate::idempotency::orphans::{Likeness, Orphans};
 use crate::idempotency::repeat::{self, Next};
-use crate::idempotency::scope::{Credential, RecordId, Scope, Target, record_id, scope};
-use crate::idempotency::store::Store;
-use crate::idempotency::suspension::Suspensions;
-use crate::metrics::{KeyEvent, Metrics, RouteMetrics};
+use crate::idempotency::scope::record_id;
+use crate::idempotency::terms::{Commons, Shared, Terms};
+use crate::metrics::KeyEvent;
 
 /// Wraps a stage in [`Idempotency`].
 #[derive(Clone, Debug)]
@@ -38,77 +30,10 @@ pub struct Idempotency<S> {
     inner: S,
 }
 
-/// What all routes share.
-#[derive(Clone, Debug)]
-pub struct Commons {
-    /// Claims and records.
-    pub store: Store,
-    /// Keyless exchanges that may not have been delivered.
-    pub orphans: Orphans,
-    /// Credentials whose answers are held back.
-    pub suspensions: Suspensions,
-    /// What keys are derived with.
-    pub secret: Secret,
-    /// What random keys are made of.
-    pub chance: Chance,
-    /// What exchanges are called.
-    pub names: Arc<Names>,
-    /// Where exchanges go on that outlive their client.
-    pub tasks: TaskTracker,
-    /// Where bodies are held.
-    pub room: Room,
-    /// Where the store counts.
-    pub metrics: Metrics,
-}
-
-/// What one route brings.
-#[derive(Debug)]
-pub struct Terms {
-    /// Its rules.
-    pub rules: Rules,
-    /// Which of its requests have an effect.
-    pub effects: Effects,
-    /// How much of a body it holds.
-    pub caps: Caps,
-    /// Whether an operator accepts duplicates: `retry.unsafe`.
-    pub repeat_unsafe: bool,
-    /// Whether decisions are only counted.
-    pub observes: bool,
-    /// Where it counts.
-    pub metrics: RouteMetrics,
-    /// How a claim ends: the one function that decides it.
-    pub decide: Decide,
-}
-
-/// Which requests of a route have an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effects {
-    /// POST and PATCH.
-    ByMethod,
-    /// All.
-    All,
-    /// None.
-    Nothing,
-}
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) commons: Commons,
-    pub(super) terms: Terms,
-}
-
 impl IdempotencyLayer {
     /// One key, one effect, by the `terms` of a route.
     pub fn new(terms: Terms, commons: Commons) -> Self {
         Self { shared: Arc::new(Shared { commons, terms }) }
-    }
-}
-
-impl std::ops::Deref for Shared {
-    type Target = Commons;
-
-    fn deref(&self) -> &Commons {
-        &self.commons
     }
 }
 
@@ -161,42 +86,6 @@ where
     result
 }
 
-impl Shared {
-    pub(super) fn is_effect(&self, method: &Method) -> bool {
-        match self.terms.effects {
-            Effects::ByMethod => matches!(*method, Method::POST | Method::PATCH),
-            Effects::All => true,
-            Effects::Nothing => false,
-        }
-    }
-
-    /// Whether a request can have a key at all.
-    fn is_concerned(&self, request: &Request) -> bool {
-        let identified = request.wishes.identity.is_some() || !request.method.is_safe();
-        (identified || self.is_effect(&request.method)) && !request.wants_upgrade
-    }
-
-    fn scope(&self, request: &Request) -> Scope {
-        let target =
-            Target { origin: &request.origin, method: &request.method, path: request.path.path() };
-        scope(&self.secret, &target, &Credential(request.caller))
-    }
-
-    pub(super) fn fingerprinter(&self, request: &Request) -> Fingerprinter {
-        let limit = usize::try_from(self.terms.caps.memory).unwrap_or(usize::MAX);
-        let rules = &self.terms.rules;
-        Fingerprinter::new(request.query(), &request.headers, &rules.carrier, &rules.ignore, limit)
-    }
-
-    fn count_source(&self, source: Source) {
-        self.terms.metrics.key(match source {
-            Source::Client => KeyEvent::Client,
-            Source::Header | Source::Identity | Source::Invocation => KeyEvent::Derived,
-            Source::Random => KeyEvent::Injected,
-        });
-    }
-}
-
 async fn keyed<S>(shared: Arc<Shared>, mut inner: S, request: Request) -> Result<Response, Failure>
 where
     S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
@@ -227,26 +116,6 @@ where
     note(&shared, &request, &found);
     let id = record_id(&shared.scope(&request), &found.key);
     Box::pin(claimed(shared, inner, request, Ask { id, found, adopted, likeness })).await
-}
-
-/// What is asked of the store.
-pub(super) struct Ask {
-    pub(super) id: RecordId,
-    pub(super) found: Identified,
-    pub(super) adopted: bool,
-    pub(super) likeness: Option<Likeness>,
-}
-
-impl Ask {
-    /// Who can ask for the key again.
-    pub(super) fn asked_by(&self) -> AskedBy {
-        match self.found.source {
-            Source::Client => AskedBy::Vouching,
-            Source::Header | Source::Identity | Source::Invocation => AskedBy::Identity,
-            Source::Random if self.likeness.is_some() => AskedBy::Orphan,
-            Source::Random => AskedBy::Nobody,
-        }
-    }
 }
 
 async fn claimed<S>(
@@ -291,53 +160,6 @@ where
         orphan.leave_open();
     }
     Err(failure)
-}
-
-/// What an equal request would be found by; `None` where adoption is off, or the
-/// body is not one that can be waited for.
-async fn likeness_of(shared: &Shared, request: &mut Request) -> Result<Option<Likeness>, Failure> {
-    let on = !shared.terms.rules.adopt_orphans.is_zero();
-    let caps = &shared.terms.caps;
-    let most = caps.memory.saturating_add(caps.disk);
-    // What cannot be kept whole cannot be read first and sent then.
-    let fits = request.body.length().is_some_and(|length| length <= most);
-    if !on || !fits || is_grpc(request) {
-        return Ok(None);
-    }
-    let fingerprint = whole_fingerprint(shared, request).await?;
-    Ok(Some((shared.scope(request), fingerprint)))
-}
-
-/// Reads the whole body, keeps it for sending, and takes its fingerprint.
-pub(super) async fn whole_fingerprint(
-    shared: &Shared,
-    request: &mut Request,
-) -> Result<Fingerprint, Failure> {
-    let mut fingerprinter = shared.fingerprinter(request);
-    let body = std::mem::take(&mut request.body);
-    let held = Held::new(body, shared.terms.caps, &shared.room);
-    let mut reading = held.reader();
-    while let Some(frame) = http_body_util::BodyExt::frame(&mut reading).await {
-        match frame {
-            Ok(frame) => {
-                if let Some(data) = frame.data_ref() {
-                    fingerprinter.feed(data);
-                }
-            }
-            Err(crate::exchange::body::BodyError::Malformed(why)) => {
-                return Err(Failure::BadRequest(why));
-            }
-            Err(_left) => return Err(Failure::ClientGone),
-        }
-    }
-    request.body = held.reader();
-    request.replayable = held.is_replayable();
-    Ok(fingerprinter.finish())
-}
-
-fn is_grpc(request: &Request) -> bool {
-    let kind = request.headers.get(http::header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Notes the key for the response's headers and for the log.

@@ -10,15 +10,16 @@ use tower::Service;
 
 use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept};
 use crate::exchange::trail::{End, Presence, Trail};
-use crate::exchange::{Failure, Request, Response, Standing, coding, json};
+use crate::exchange::{Failure, Request, Response, Standing, coding, headers, json};
+use crate::idempotency::ask::Ask;
 use crate::idempotency::identify::Identified;
-use crate::idempotency::layer::{Ask, Shared};
 use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
 use crate::idempotency::recorder::{Came, Recorder};
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::{Claim, Record, Settlement, Told};
 use crate::idempotency::tee::Tee;
+use crate::idempotency::terms::Shared;
 use crate::metrics::KeyEvent;
 
 /// One exchange that holds a claim.
@@ -218,8 +219,7 @@ impl Seen {
         if wanted.is_empty() {
             return Vec::new();
         }
-        let encoding = headers.get(http::header::CONTENT_ENCODING);
-        let encoding = encoding.and_then(|value| value.to_str().ok());
+        let encoding = headers::content_coding(headers);
         let Some(text) = coding::decode(encoding, body, READ_MAX) else { return Vec::new() };
         let Ok(root) = json::parse(&text) else { return Vec::new() };
         let found = wanted.iter().filter_map(|(name, pointer)| {

@@ -1,10 +1,11 @@
 //! Once, however often it is asked.
 //!
 //! [`Rules`] say which requests of a route carry a key, where it travels and how
-//! long its answer is kept. `key` finds or makes the key, `fingerprint` tells
-//! whether two requests that carry it ask the same thing, `store` holds claims
-//! and records, and `layer` claims the key, calls what is below, and carries out
-//! the end state that the one verdict function decided.
+//! long its answer is kept. `identify` finds the key or has `key` make it,
+//! `fingerprint` tells whether two requests that carry it ask the same thing,
+//! `store` holds claims and records, and `layer` claims the key. `lead` sends for
+//! the claim and carries out the end state that the one verdict function decided;
+//! `repeat` answers whoever brings the key after that.
 
 use std::time::Duration;
 
@@ -22,15 +23,18 @@ pub mod store;
 pub mod suspension;
 pub mod template;
 
+mod ask;
 mod identify;
 mod lead;
 mod outlive;
 mod recorder;
 mod repeat;
 mod tee;
+mod terms;
 
-pub use layer::{Commons, Effects, Idempotency, IdempotencyLayer, Terms};
+pub use layer::{Idempotency, IdempotencyLayer};
 pub use template::Template;
+pub use terms::{Commons, Effects, Terms};
 
 /// The `idempotency` block of a route, as meant.
 #[derive(Clone, Debug)]

@@ -9,9 +9,10 @@ use crate::exchange::ending::Resend;
 use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::Replay;
 use crate::exchange::{Failure, Request, Response};
+use crate::idempotency::ask::{Ask, whole_fingerprint};
 use crate::idempotency::fingerprint::Fingerprint;
-use crate::idempotency::layer::{Ask, Shared, whole_fingerprint};
 use crate::idempotency::store::{Claim, Completed, Open, Reserved, Told, Waiter};
+use crate::idempotency::terms::Shared;
 use crate::idempotency::{InProgress, Mismatch};
 use crate::metrics::KeyEvent;
 

@@ -7,10 +7,10 @@ use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
 use super::key::Secret;
-use super::layer::Shared;
 use super::orphans::Orphans;
 use super::store::{Memory, Store};
 use super::suspension::Suspensions;
+use super::terms::Shared;
 use super::{Carrier, Commons, Effects, Format, InProgress, Mismatch, Principal, Rules, Terms};
 use crate::exchange::body::{Caps, Room};
 use crate::exchange::ending::{Decide, Ending, Resend};

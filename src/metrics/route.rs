@@ -167,7 +167,7 @@ impl RouteMetrics {
         bump_named(&self.inner.attempts, &OUTCOMES, outcome);
     }
 
-    /// Counts a retry that is about to wait; `server` where the upstream asked for the wait.
+    /// Counts a retry that is about to wait, by what made it necessary and who asked for the wait.
     pub fn retry(&self, reason: Reason, wait: Duration, asked: Asked) {
         bump(&self.inner.retries, reason as usize);
         let histogram = match asked {

@@ -125,30 +125,30 @@ impl Proxy {
     /// Dropping it says that the client hung up: an exchange that holds a claim
     /// goes on, any other ends.
     pub async fn answer(&self, arrival: Arrival) -> http::Response<Body> {
-        let rules = self.inner.router.load_full();
+        let router = self.inner.router.load_full();
         let Arrival { mut request, origin, user, presence } = arrival;
         let (method, version) = (request.method().clone(), request.version());
         let trail = Trail::default();
         let origin = match origin.and_then(|origin| checked(origin, request.headers())) {
             Ok(origin) => origin,
             Err(failure) => {
-                let finish = Finish::new(rules.none.clone(), method, trail, presence, false);
+                let finish = Finish::new(router.none.clone(), method, trail, presence, false);
                 return finish.answer(Err(failure), &Unread::default());
             }
         };
-        let routed = rules.find(&origin, &method, request.uri().path());
-        let metrics = routed.map_or(&rules.none, |routed| &routed.metrics).clone();
+        let routed = router.find(&origin, &method, request.uri().path());
+        let metrics = routed.map_or(&router.none, |routed| &routed.metrics).clone();
         let mut finish =
             Finish::new(metrics, method, trail.clone(), presence.clone(), routed.is_some());
         finish.aimed_at(&origin);
-        let wants_upgrade = version == Version::HTTP_11 && asks_switch(request.headers());
+        let wants_upgrade = version == Version::HTTP_11 && headers::asks_upgrade(request.headers());
         let switch = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
         let client = Client { user, presence };
         let request = self.clean(request, origin, routed, (client, trail, wants_upgrade));
         let unread = Unread::of(&request);
         let result = match routed {
             Some(routed) => routed.pipeline.clone().call(request).await,
-            None => rules.unrouted.clone().call(request).await,
+            None => router.unrouted.clone().call(request).await,
         };
         let result = result.map(|mut response| {
             if let (Some(client), Some(upstream)) = (switch, response.upgrade.take()) {
@@ -206,14 +206,6 @@ impl Proxy {
     }
 }
 
-/// Whether a client asks for another protocol that is the upstream's to grant.
-///
-/// `h2c` is an offer about this hop alone, which is declined: Java's client makes it
-/// with every request to a plain URL, and none of those is to lose its retries.
-fn asks_switch(headers: &HeaderMap) -> bool {
-    headers::asks_upgrade(headers) && headers::tokens(headers, &UPGRADE).any(|name| name != "h2c")
-}
-
 /// The field that a client cannot nominate away: the one that carries the key.
 fn carrier(routed: Option<&Routed>) -> &HeaderName {
     static USUAL: HeaderName = HeaderName::from_static("idempotency-key");
@@ -239,9 +231,6 @@ fn close(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// Sidecars in front of gateways in front of gateways are fewer than this.
-const HOPS_MAX: usize = 6;
-
 /// A response made here, in its final form.
 fn local(failure: &Failure, attempts: usize) -> Response {
     let mut response = answer::of(failure, attempts);
@@ -253,3 +242,6 @@ fn local(failure: &Failure, attempts: usize) -> Response {
     }
     response
 }
+
+/// Sidecars in front of gateways in front of gateways are fewer than this.
+const HOPS_MAX: usize = 6;

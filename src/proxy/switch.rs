@@ -18,4 +18,5 @@ pub(super) async fn join(client: OnUpgrade, upstream: OnUpgrade) {
     }
 }
 
+/// As much at a time as a tunnel copies.
 const BUFFER: usize = 64 * 1024;

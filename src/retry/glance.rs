@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-
 use crate::exchange::trail::Says;
-use crate::exchange::{Body, Failure, Response, coding, json};
+use crate::exchange::{Body, Failure, Response, coding, headers, json};
 use crate::retry::outcome::Classified;
 use crate::retry::policy::Policy;
 
@@ -29,7 +27,7 @@ pub(super) fn is_wanted(
     } else {
         !policy.never_when.is_empty()
     };
-    looks && result.as_ref().is_ok_and(|response| is_json(&response.headers))
+    looks && result.as_ref().is_ok_and(|response| headers::is_json(&response.headers))
 }
 
 /// Reads the beginning of an answer, and what it says.
@@ -47,8 +45,7 @@ pub(super) async fn read(
     let peeked = body.peek(READ_MAX, READ_WITHIN).await;
     response.body = peeked.body;
     let mut said = Said::default();
-    let encoding = response.headers.get(http::header::CONTENT_ENCODING);
-    let encoding = encoding.and_then(|value| value.to_str().ok());
+    let encoding = headers::content_coding(&response.headers);
     let text = peeked.whole.as_ref();
     let text = text.and_then(|whole| coding::decode(encoding, whole, READ_MAX));
     if let Some(Ok(root)) = text.as_deref().map(json::parse) {
@@ -61,11 +58,6 @@ pub(super) async fn read(
 
 fn is_good(attempt: Classified) -> bool {
     attempt.status.is_some_and(|status| status.is_success())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
 }
 
 /// Frees the connection and the slot of an answer that is being retried, and

@@ -1,7 +1,7 @@
 //! One attempt: a pooled connection, a deadline, and proof of what was sent.
 //!
-//! `pool` keeps the connections, `dial` makes them, `roots` says whom they trust,
-//! `sender` sends one attempt on one of them and says what is known if it fails.
+//! `pool` keeps the connections, `dial` makes them, `load` counts what each carries,
+//! `sender` sends one attempt on one of them, and `proof` says what is known if it fails.
 //!
 //! # Invariants
 //!

@@ -157,16 +157,6 @@ impl Body {
         self
     }
 
-    /// Takes the watchers off, for a body that is put in the place of this one.
-    pub fn take_watchers(&mut self) -> Vec<Box<dyn Watcher>> {
-        std::mem::take(&mut self.watchers)
-    }
-
-    /// Puts watchers on that were taken off another body.
-    pub fn add_watchers(&mut self, watchers: Vec<Box<dyn Watcher>>) {
-        self.watchers.extend(watchers);
-    }
-
     /// Whether nothing will come: no data and no trailers.
     pub fn is_empty(&self) -> bool {
         matches!(self.kind, Kind::Empty)

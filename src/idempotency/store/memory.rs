@@ -25,7 +25,7 @@ pub struct Memory(Arc<Inner>);
 struct Inner {
     entries: DashMap<RecordId, Entry>,
     bytes: AtomicU64,
-    bytes_max: AtomicU64,
+    bytes_max: u64,
     epochs: AtomicU64,
 }
 
@@ -58,14 +58,9 @@ impl Memory {
         Self(Arc::new(Inner {
             entries: DashMap::new(),
             bytes: AtomicU64::new(0),
-            bytes_max: AtomicU64::new(bytes_max),
+            bytes_max,
             epochs: AtomicU64::new(1),
         }))
-    }
-
-    /// Takes over what a reload changed.
-    pub fn resize(&self, bytes_max: u64) {
-        self.0.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     pub(super) fn reserve(
@@ -192,7 +187,7 @@ impl Memory {
 
 impl Inner {
     fn most(&self) -> u64 {
-        self.bytes_max.load(Ordering::Relaxed)
+        self.bytes_max
     }
 
     fn take(&self, bytes: u64, most: u64) -> bool {

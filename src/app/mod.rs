@@ -86,7 +86,6 @@ pub struct App {
     core: Arc<Core>,
     listeners: Vec<Listener>,
     admin: (TcpListener, SocketAddr),
-    grace: Duration,
     _home: Home,
 }
 
@@ -167,7 +166,6 @@ impl App {
             .map_err(|error| StartFault::Public { dir: public, error })?;
         warn_of_memory(&config);
         metrics.config_loaded(SystemTime::now());
-        let grace = config.shutdown_grace;
         let core = Core {
             tried: ArcSwap::from_pointee(config.digest),
             config: ArcSwap::from_pointee(config),
@@ -184,7 +182,7 @@ impl App {
             started: SystemTime::now(),
             addresses,
         };
-        Ok(Self { core: Arc::new(core), listeners, admin, grace, _home: home })
+        Ok(Self { core: Arc::new(core), listeners, admin, _home: home })
     }
 
     /// Where the listeners listen, in the order of the config.
@@ -218,10 +216,11 @@ impl App {
             core.background.spawn(listener.run(core.house.clone()));
         }
         ended.await;
-        tracing::info!(grace = ?self.grace, "draining");
+        let grace = core.config.load().shutdown_grace;
+        tracing::info!(?grace, "draining");
         core.house.draining.cancel();
         core.house.tasks.close();
-        let drained = timeout(self.grace, core.house.tasks.wait()).await;
+        let drained = timeout(grace, core.house.tasks.wait()).await;
         if drained.is_err() {
             tracing::warn!("exchanges were cut: shutdown.grace is over");
         }
@@ -366,9 +365,11 @@ async fn sweep(core: Arc<Core>) {
         core.pool.sweep();
         core.commons.store.sweep(now);
         core.commons.suspensions.sweep(now);
+        core.gates.sweep(now);
         let windows = core.config.load();
         let windows = windows.routes.iter().map(|route| route.rules.adopt_orphans);
-        core.commons.orphans.sweep(windows.max().unwrap_or_default());
+        let window = windows.max().unwrap_or_default();
+        core.commons.orphans.sweep(window, |id| core.commons.store.forget(id));
     }
 }
 

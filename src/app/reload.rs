@@ -64,7 +64,6 @@ fn warn_of_restart(before: &Config, after: &Config) {
         ("state", before.state != after.state),
         ("intercept.ca", before.intercept.ca != after.intercept.ca),
         ("intercept.leaf_cache", before.intercept.leaf_cache != after.intercept.leaf_cache),
-        ("shutdown.grace", before.shutdown_grace != after.shutdown_grace),
         ("log.format", before.log.format != after.log.format),
         ("upstream.roots", before.upstream.extra_roots != after.upstream.extra_roots),
     ];

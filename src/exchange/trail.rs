@@ -9,6 +9,8 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use tokio::sync::Notify;
 
+use crate::exchange::id::ExchangeId;
+
 /// The class of one attempt: exactly one applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -174,6 +176,8 @@ pub enum Says {
 pub struct Notes {
     /// Every attempt, in order.
     pub attempts: Vec<Attempt>,
+    /// What the exchange is called, where it asked the store: answers made here name it.
+    pub exchange: Option<ExchangeId>,
     /// Why a retryable response was passed on.
     pub stop: Option<Stop>,
     /// Where a repeat's answer came from.

@@ -45,6 +45,10 @@ pub(super) async fn likeness_of(
         return Ok(None);
     }
     let fingerprint = whole_fingerprint(shared, request).await?;
+    if !request.replayable {
+        // It was read to be compared and found no room: there is nothing left to send.
+        return Err(Failure::StoreUnavailable("state.held_memory and state.held_disk are used up"));
+    }
     Ok(Some((shared.scope(request), fingerprint)))
 }
 

@@ -77,9 +77,12 @@ impl Key {
         &self.0
     }
 
-    /// Eight hexadecimal digits of its digest: to tell keys apart in a log, not to use one.
-    pub fn digest(&self) -> String {
-        short(blake3::hash(self.0.as_bytes()).as_bytes())
+    /// Eight hexadecimal digits of its digest under `secret`: enough to tell keys apart
+    /// in a log, of no use to whoever guesses one and wants to know.
+    pub fn digest(&self, secret: &Secret) -> String {
+        let mut hasher = secret.hasher("samekey log v1");
+        frame(&mut hasher, self.0.as_bytes());
+        short(hasher.finalize().as_bytes())
     }
 
     /// The key as a field value.
@@ -95,7 +98,7 @@ impl Key {
 impl fmt::Debug for Key {
     /// A digest: whoever reads a log must not be able to use the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.digest())
+        write!(f, "Key({})", short(blake3::hash(self.0.as_bytes()).as_bytes()))
     }
 }
 

@@ -138,7 +138,9 @@ where
         let how = if adopted { Replay::Adopted } else { how };
         trail.with(|notes| notes.replay = Some(how));
     };
-    let failure = match repeat::Repeat::new(&shared, &ask, known).next(&mut request).await {
+    let mut repeat = repeat::Repeat::new(&shared, &ask, known);
+    trail.with(|notes| notes.exchange = Some(repeat.exchange()));
+    let failure = match repeat.next(&mut request).await {
         Ok(Next::Lead(claim)) => {
             let lead = Lead::new(shared.clone(), &request, &ask, (claim, orphan));
             return lead.run(inner, request).await;
@@ -166,8 +168,10 @@ where
 fn note(shared: &Shared, request: &Request, found: &Identified) {
     // Only the log reads it, and a digest has its price.
     let logged = tracing::enabled!(tracing::Level::INFO);
-    let told =
-        logged.then(|| KeyNote { source: found.source.as_str(), digest: found.key.digest() });
+    let told = logged.then(|| KeyNote {
+        source: found.source.as_str(),
+        digest: found.key.digest(&shared.secret),
+    });
     request.trail.with(|notes| {
         notes.key = found.sent.then(|| found.key.header_value());
         notes.key_note = told;

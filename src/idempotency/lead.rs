@@ -183,7 +183,7 @@ impl Seen {
             keep_key: if outlives { rules.keep_key } else { Duration::ZERO },
         });
         self.shared.commons.metrics.store_operation("settle", started.elapsed());
-        if self.asked_by == AskedBy::Orphan {
+        if self.asked_by == AskedBy::Orphan && !ending.adoptable {
             self.forget_when_served();
         }
     }
@@ -191,10 +191,6 @@ impl Seen {
     /// An answer that was delivered is nobody's any more: the next equal order is another.
     fn forget_when_served(&self) {
         let (client, store, id) = (self.client.clone(), self.shared.store.clone(), self.id);
-        let open = self.trail.with(|notes| notes.end == Some(End::Unknown));
-        if open {
-            return;
-        }
         self.shared.tasks.spawn(async move {
             client.settled().await;
             if client.is_served() {

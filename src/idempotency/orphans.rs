@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use crate::exchange::trail::Presence;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::key::Key;
-use crate::idempotency::scope::Scope;
+use crate::idempotency::scope::{RecordId, Scope, record_id};
 
 /// What an orphan is found by: scope and fingerprint.
 pub type Likeness = (Scope, Fingerprint);
@@ -101,10 +101,17 @@ impl Orphans {
         None
     }
 
-    /// Forgets what can no longer be adopted; called every few seconds.
-    pub fn sweep(&self, window_max: Duration) {
-        self.0.retain(|_, orphans| {
-            orphans.retain(|orphan| !orphan.is_done() && orphan.began.elapsed() <= window_max);
+    /// Forgets what can no longer be adopted; called every few seconds. `forget` is
+    /// told of the claims that nobody can ask for from now on.
+    pub fn sweep(&self, window_max: Duration, forget: impl Fn(&RecordId)) {
+        self.0.retain(|(scope, _), orphans| {
+            orphans.retain(|orphan| {
+                let late = orphan.began.elapsed() > window_max;
+                if late && !orphan.is_done() {
+                    forget(&record_id(scope, &orphan.key));
+                }
+                !late && !orphan.is_done()
+            });
             !orphans.is_empty()
         });
     }
@@ -180,7 +187,9 @@ mod tests {
         client.leave();
         tokio::time::advance(WINDOW + Duration::from_secs(1)).await;
         assert_eq!(orphans.adopt(&likeness(1), WINDOW).await, None);
-        orphans.sweep(WINDOW);
+        let forgotten = std::cell::RefCell::new(Vec::new());
+        orphans.sweep(WINDOW, |id| forgotten.borrow_mut().push(*id));
+        assert_eq!(forgotten.into_inner().len(), 1, "its claim goes too");
         assert!(orphans.0.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::exchange::Body;
@@ -127,9 +127,10 @@ impl Drop for Recorder {
         };
         // Its client left: the answer is read to its end all the same, since it is paid for.
         self.tasks.spawn(async move {
+            let last = Instant::now() + UNATTENDED_FOR;
             loop {
                 let frame = std::future::poll_fn(|cx| source.poll(cx));
-                match timeout(STILL_FOR, frame).await {
+                match timeout_at(last.min(Instant::now() + STILL_FOR), frame).await {
                     Ok(Some(Ok(_))) => {}
                     Ok(None | Some(Err(_))) => return,
                     Err(_elapsed) => return source.settle(Came::Broken),
@@ -141,12 +142,12 @@ impl Drop for Recorder {
 
 /// An answer that nobody waits for any more is given up when it stands still for so long.
 const STILL_FOR: Duration = Duration::from_mins(2);
+/// Nor may one go on for ever: a stream of heartbeats has no end, and holds a slot.
+const UNATTENDED_FOR: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
-
-    use tokio::time::Instant;
 
     use super::*;
     use crate::exchange::tests::{data, fed, full, measured, next, rest, streamed, trailers};

@@ -50,6 +50,11 @@ impl<'a> Repeat<'a> {
         Self { shared, ask, exchange: shared.names.next(), fingerprint: known, patience: None }
     }
 
+    /// What the exchange is called in the store.
+    pub(super) fn exchange(&self) -> ExchangeId {
+        self.exchange
+    }
+
     /// Asks the store until its answer says what to do.
     pub(super) async fn next(&mut self, request: &mut Request) -> Result<Next, Failure> {
         loop {
@@ -81,7 +86,10 @@ impl<'a> Repeat<'a> {
         if self.shared.suspensions.holds(&request.origin, request.caller, route) {
             return Err(Failure::ReplaySuspended);
         }
-        let Some(record) = done.record else {
+        // Where the upstream answered before the request was complete, nobody can say
+        // whether this one asks the same.
+        let known = done.fingerprint.is_some();
+        let Some(record) = done.record.filter(|_| known) else {
             return Err(Failure::NotRetained { exchange: done.exchange, captured: done.captured });
         };
         self.shared.terms.metrics.key(KeyEvent::Replayed);

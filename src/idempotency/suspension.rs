@@ -68,8 +68,9 @@ impl Suspensions {
     }
 
     fn begin(&self, key: Suspended) {
-        if self.0.until.len() >= SUSPENDED_MAX {
-            self.sweep(Instant::now());
+        // Until the sweep makes room, no more are held back: the price of a bound.
+        if self.0.until.len() >= SUSPENDED_MAX && !self.0.until.contains_key(&key) {
+            return;
         }
         if self.0.until.insert(key, Instant::now() + SUSPENDED_FOR).is_none() {
             self.0.count.fetch_add(1, Ordering::AcqRel);
@@ -85,7 +86,7 @@ impl Suspensions {
 
 /// `design.md`, section 7.
 const SUSPENDED_FOR: Duration = Duration::from_mins(5);
-/// Invented credentials must not fill the memory; past it the sweep makes room.
+/// Invented credentials must not fill the memory.
 const SUSPENDED_MAX: usize = 16_384;
 
 #[cfg(test)]
@@ -94,6 +95,24 @@ mod tests {
 
     fn origin(host: &str) -> Origin {
         Origin::parse(&format!("https://{host}")).expect("an origin")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invented_credentials_do_not_fill_the_memory() {
+        let suspensions = Suspensions::default();
+        let a = origin("a.test");
+        let refuse = |nth: usize| {
+            let mut caller = [0; 32];
+            caller[..8].copy_from_slice(&nth.to_be_bytes());
+            suspensions.observe(&a, caller, "one", StatusCode::UNAUTHORIZED);
+            suspensions.holds(&a, caller, "one")
+        };
+        assert!((0..SUSPENDED_MAX).all(refuse), "under and at the bound");
+        assert!(!refuse(SUSPENDED_MAX), "over it");
+        assert!(refuse(0), "whoever is held back already stays so");
+        tokio::time::advance(SUSPENDED_FOR).await;
+        suspensions.sweep(Instant::now());
+        assert!(refuse(SUSPENDED_MAX));
     }
 
     #[tokio::test(start_paused = true)]

@@ -70,6 +70,15 @@ impl Gates {
     }
 }
 
+impl Gates {
+    /// Forgets what is over; called every few seconds.
+    pub fn sweep(&self, now: Instant) {
+        for gate in self.0.iter() {
+            gate.sweep(now);
+        }
+    }
+}
+
 /// What holds the attempts of one route back; a clone shares it.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
@@ -98,10 +107,12 @@ impl Gate {
 
     /// Pauses a caller until `until`, or longer where it is paused already.
     fn begin(&self, caller: Caller, origin: Option<&Origin>, until: Instant) {
-        if self.inner.pauses.len() >= CALLERS_MAX {
-            self.forget_pauses(Instant::now());
+        let key = (caller, origin.cloned());
+        // Until the sweep makes room, no more are paused: the price of a bound.
+        if self.inner.pauses.len() >= CALLERS_MAX && !self.inner.pauses.contains_key(&key) {
+            return;
         }
-        let entry = self.inner.pauses.entry((caller, origin.cloned()));
+        let entry = self.inner.pauses.entry(key);
         let pause = entry.or_insert_with(|| {
             self.inner.paused.fetch_add(1, Ordering::AcqRel);
             Arc::new(Pause::new(until))
@@ -117,7 +128,11 @@ impl Gate {
         }
     }
 
-    fn forget_pauses(&self, now: Instant) {
+    /// Forgets who neither runs nor waits, and has no rate to account for: such a
+    /// caller is as new. Ends pauses that are over.
+    fn sweep(&self, now: Instant) {
+        let busy = |turns: &Arc<Turns>| Arc::strong_count(turns) > 1 || !turns.is_fresh(now);
+        self.inner.turns.retain(|_, turns| busy(turns));
         self.inner.pauses.retain(|_, pause| {
             let kept = !pause.is_over(now);
             if !kept {
@@ -132,16 +147,45 @@ impl Gate {
         if let Some(turns) = self.inner.turns.get(&caller) {
             return turns.clone();
         }
-        if self.inner.turns.len() >= CALLERS_MAX {
-            // Whoever neither runs nor waits, and has no rate to account for, is as new.
-            let now = Instant::now();
-            self.inner
-                .turns
-                .retain(|_, turns| Arc::strong_count(turns) > 1 || !turns.is_fresh(now));
-        }
-        self.inner.turns.entry(caller).or_default().clone()
+        // Past the bound, until the sweep makes room, all others count as one.
+        let full = self.inner.turns.len() >= CALLERS_MAX;
+        self.inner.turns.entry(if full { EVERYONE_ELSE } else { caller }).or_default().clone()
     }
 }
 
 /// Credentials told apart at one time: a caller that invents them costs no more than this.
 const CALLERS_MAX: usize = 16_384;
+/// Who shares one place past that; no digest is all zeros.
+const EVERYONE_ELSE: Caller = [0; 32];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(nth: usize) -> Caller {
+        let mut caller = [1; 32];
+        caller[..8].copy_from_slice(&nth.to_be_bytes());
+        caller
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invented_credentials_do_not_fill_the_memory() {
+        let (gates, now) = (Gates::default(), Instant::now());
+        let gate = gates.0.entry("route r".to_owned()).or_default().clone();
+        let until = now + Duration::from_secs(1);
+        for nth in 0..=CALLERS_MAX {
+            gate.begin(caller(nth), None, until);
+            drop(gate.turns(caller(nth)));
+        }
+        assert!(gate.pause(&caller(CALLERS_MAX - 1), None).is_some(), "at the bound");
+        assert!(gate.pause(&caller(CALLERS_MAX), None).is_none(), "over it");
+        let shared =
+            Arc::ptr_eq(&gate.turns(caller(CALLERS_MAX)), &gate.turns(caller(CALLERS_MAX + 1)));
+        assert!(shared, "over it, all others count as one");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        gates.sweep(Instant::now());
+        assert!(!gate.has_pauses());
+        gate.begin(caller(CALLERS_MAX), None, until);
+        assert!(gate.has_pauses() && gate.inner.turns.is_empty());
+    }
+}

@@ -27,7 +27,7 @@ struct State {
 
 /// A slot; dropping it hands it to whoever has waited longest.
 #[derive(Debug)]
-pub struct Slot(Arc<Turns>);
+pub struct Slot(Option<Arc<Turns>>);
 
 /// A slot, or a place in the queue for one.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Turns {
         }
         if state.taken < limit.get() && state.queue.is_empty() {
             state.taken += 1;
-            return Taken::Slot(Slot(self.clone()));
+            return Taken::Slot(Slot(Some(self.clone())));
         }
         let (sender, receiver) = oneshot::channel();
         state.queue.push_back(sender);
@@ -97,9 +97,9 @@ impl Turns {
                 return;
             };
             drop(state); // a slot that comes back from a closed channel locks again
-            match next.send(Slot(self.clone())) {
+            match next.send(Slot(Some(self.clone()))) {
                 Ok(()) => return,
-                Err(slot) => std::mem::forget(slot), // the turn goes to the next in line
+                Err(mut slot) => drop(slot.0.take()), // the turn goes to the next in line
             }
         }
     }
@@ -111,7 +111,9 @@ impl Turns {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.release();
+        if let Some(turns) = self.0.take() {
+            turns.release();
+        }
     }
 }
 

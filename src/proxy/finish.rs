@@ -142,6 +142,7 @@ impl Drop for Finish {
                 notes.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
             tracing::info!(
                 route = self.route.name(),
+                exchange = notes.exchange.map(tracing::field::display),
                 method = %self.method,
                 host = self.host.as_deref().unwrap_or_default(),
                 status = self.status.map_or(0, |status| status.as_u16()),

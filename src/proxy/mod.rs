@@ -125,19 +125,19 @@ impl Proxy {
     /// Dropping it says that the client hung up: an exchange that holds a claim
     /// goes on, any other ends.
     pub async fn answer(&self, arrival: Arrival) -> http::Response<Body> {
-        let router = self.inner.router.load_full();
+        let in_force = self.inner.router.load_full();
         let Arrival { mut request, origin, user, presence } = arrival;
         let (method, version) = (request.method().clone(), request.version());
         let trail = Trail::default();
         let origin = match origin.and_then(|origin| checked(origin, request.headers())) {
             Ok(origin) => origin,
             Err(failure) => {
-                let finish = Finish::new(router.none.clone(), method, trail, presence, false);
+                let finish = Finish::new(in_force.none.clone(), method, trail, presence, false);
                 return finish.answer(Err(failure), &Unread::default());
             }
         };
-        let routed = router.find(&origin, &method, request.uri().path());
-        let metrics = routed.map_or(&router.none, |routed| &routed.metrics).clone();
+        let routed = in_force.find(&origin, &method, request.uri().path());
+        let metrics = routed.map_or(&in_force.none, |routed| &routed.metrics).clone();
         let mut finish =
             Finish::new(metrics, method, trail.clone(), presence.clone(), routed.is_some());
         finish.aimed_at(&origin);
@@ -148,7 +148,7 @@ impl Proxy {
         let unread = Unread::of(&request);
         let result = match routed {
             Some(routed) => routed.pipeline.clone().call(request).await,
-            None => router.unrouted.clone().call(request).await,
+            None => in_force.unrouted.clone().call(request).await,
         };
         let result = result.map(|mut response| {
             if let (Some(client), Some(upstream)) = (switch, response.upgrade.take()) {

@@ -224,11 +224,16 @@ impl Exchange {
         })
     }
 
-    /// When no further attempt starts: the route's deadline, or the client's own.
+    /// When no further attempt starts: the route's deadline, or the client's own. Once
+    /// an attempt may have had an effect, the upstream's promise has to hold as well.
     fn deadline(&self) -> Instant {
-        let after = self.shared.policy.deadline.after;
+        let policy = &self.shared.policy;
         let patience = hint::client_patience(&self.parts.headers, SystemTime::now());
-        self.parts.arrived + patience.map_or(after, |own| own.min(after))
+        let after = policy.deadline.after;
+        let deadline = self.parts.arrived + patience.map_or(after, |own| own.min(after));
+        let harmless = self.parts.method.is_idempotent() || policy.repeat_unsafe;
+        let promised = self.parts.standing.dedupes_until.filter(|_| self.ambiguous && !harmless);
+        promised.map_or(deadline, |until| until.min(deadline))
     }
 
     /// Whether another attempt begins although the client hung up: it knows what to

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -46,6 +46,8 @@ struct Copied {
     length: Option<u64>,
     /// The reader that may read; an older one is told that it was superseded.
     reader: u64,
+    /// Who waits for the source: woken when superseded, or it waits, and holds all this, for ever.
+    waiting: Option<Waker>,
 }
 
 /// What came of reading a body to its end.
@@ -85,6 +87,7 @@ impl Held {
             sole: None,
             length,
             reader: 0,
+            waiting: None,
         }))))
     }
 
@@ -96,7 +99,11 @@ impl Held {
                 let mut inner = lock(copied);
                 inner.reader += 1;
                 let (nth, length) = (inner.reader, inner.length);
+                let superseded = inner.waiting.take();
                 drop(inner);
+                if let Some(superseded) = superseded {
+                    superseded.wake();
+                }
                 let copied = copied.clone();
                 Body::replay(Reader {
                     copied,
@@ -148,38 +155,34 @@ impl Held {
             Kept::Full(bytes) => return Ok(Filled::Whole(bytes.clone())),
             Kept::Copied(copied) => copied,
         };
-        std::future::poll_fn(|cx| {
-            loop {
-                let mut inner = lock(copied);
-                if let Some(error) = inner.failed {
-                    return Poll::Ready(Err(error));
-                }
-                let cap = inner.caps.memory;
-                if inner.length.is_some_and(|length| length > cap)
-                    || inner.spill.is_some()
-                    || !inner.intact
-                {
-                    return Poll::Ready(Ok(Filled::TooLarge));
-                }
-                if inner.ended {
-                    return Poll::Ready(Ok(Filled::Whole(inner.joined())));
-                }
-                let frame = match ready!(inner.poll_more(cx)) {
-                    Ok(frame) => frame,
-                    Err(error) => return Poll::Ready(Err(error)),
-                };
-                // Nobody reads yet: the piece that found no room is not to be lost.
-                let piece = frame.and_then(|frame| frame.into_data().ok());
-                if let Some(piece) = piece.filter(|_| !inner.intact) {
-                    inner.memory.push(piece);
-                }
-            }
-        })
-        .await
+        std::future::poll_fn(|cx| lock(copied).poll_fill(cx)).await
     }
 }
 
 impl Copied {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled, BodyError>> {
+        loop {
+            if let Some(error) = self.failed {
+                return Poll::Ready(Err(error));
+            }
+            let too_large = self.length.is_some_and(|length| length > self.caps.memory);
+            if too_large || self.spill.is_some() || !self.intact {
+                return Poll::Ready(Ok(Filled::TooLarge));
+            }
+            if self.ended {
+                return Poll::Ready(Ok(Filled::Whole(self.joined())));
+            }
+            let piece = ready!(self.poll_more(cx))?.and_then(|frame| frame.into_data().ok());
+            // Nobody reads yet: the piece that found no room is not to be lost, and a
+            // file that could not be written holds it alone.
+            if let Some(piece) = piece.filter(|_| !self.intact) {
+                let unwritten = self.spill.take().map_or(0, |spill| spill.length());
+                self.room.give_back(0, unwritten);
+                self.memory.push(piece);
+            }
+        }
+    }
+
     /// Reads one more frame from the source into the copy, and gives it.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
         if let Some((pending, _)) = &mut self.writing {
@@ -362,7 +365,9 @@ impl Reader {
         inner: &mut MutexGuard<'_, Copied>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match ready!(inner.poll_more(cx)) {
+        let polled = inner.poll_more(cx);
+        inner.waiting = polled.is_pending().then(|| cx.waker().clone());
+        let frame = match ready!(polled) {
             Ok(frame) => frame,
             Err(error) => return Poll::Ready(Some(Err(error))),
         };

@@ -252,6 +252,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_without_an_end_is_given_up_once_nobody_waits_for_it() {
+        let claim = Claim::default();
+        let (upstream, body) = fed();
+        let started = Instant::now();
+        drop(claim.record(body, 100));
+        let beats = async {
+            while upstream.send(data("beat")).is_ok() {
+                tokio::time::sleep(STILL_FOR / 2).await;
+            }
+        };
+        tokio::select! {
+            told = claim.told_later() => assert_eq!(told, [Came::Broken]),
+            () = beats => panic!("it was given up without a word"),
+        }
+        assert!(started.elapsed() >= UNATTENDED_FOR);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_slot_is_held_for_as_long_as_the_answer_is_read() {
         let claim = Claim::default();
         let (upstream, body) = fed();

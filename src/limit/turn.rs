@@ -160,6 +160,15 @@ mod tests {
     }
 
     #[test]
+    fn who_left_the_queue_leaves_nothing_behind() {
+        let turns = Arc::new(Turns::default());
+        let held = slot(turns.take(limit(1)));
+        drop(queued(turns.take(limit(1))));
+        drop(held);
+        assert_eq!(Arc::strong_count(&turns), 1);
+    }
+
+    #[test]
     fn a_slot_that_is_sent_and_never_taken_comes_back() {
         let turns = Arc::new(Turns::default());
         let held = slot(turns.take(limit(1)));

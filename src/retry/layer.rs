@@ -768,6 +768,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn no_attempt_follows_an_ambiguous_one_once_the_promise_is_over() {
+        let broke = || Failure::Protocol { detail: String::new(), broken: true };
+        let gone = || Failure::Unreachable { detail: String::new(), kind: "dns_error" };
+        for (promise, wanted) in [(SECOND, 2), (SECOND * 10, 3)] {
+            let throttled = (429, RETRY_AFTER_2);
+            let mut bench = bench(policy());
+            bench.upstream.answer(Err(broke())).status(throttled.0, throttled.1).status(200, &[]);
+            let until = Some(Instant::now() + promise);
+            let standing = Standing { dedupes_until: until, ..Standing::default() };
+            let request = Box::new(RequestParts { standing, ..*post(full("ab")) });
+            let stop = (wanted == 2).then_some(Stop::Deadline);
+            let status = if wanted == 2 { 429 } else { 200 };
+            assert_eq!(bench.outcome(request).await, (status, wanted, stop), "{promise:?}");
+        }
+        // What never left is free to go where nothing was ambiguous before.
+        let mut bench = bench(policy());
+        bench.upstream.answer(Err(gone())).status(200, &[]);
+        let standing = Standing { dedupes_until: Some(Instant::now()), ..Standing::default() };
+        let request = Box::new(RequestParts { standing, ..*post(full("ab")) });
+        assert_eq!(bench.outcome(request).await, (200, 2, None));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_may_not_be_repeated_asks_for_a_fresh_connection() {
         let promised =
             Standing { dedupes_until: Some(Instant::now() + SECOND), ..Standing::default() };

@@ -620,6 +620,27 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_waits_is_told_that_it_was_superseded() {
+        let (room, _dir) = room(100, 100);
+        let (client, body) = fed();
+        let held = Held::new(body, Caps { memory: 100, disk: 0 }, &room);
+        let mut first = held.reader();
+        let waits = tokio::task::LocalSet::new();
+        let told = waits.spawn_local(async move {
+            let frame = http_body_util::BodyExt::frame(&mut first).await;
+            frame.is_some_and(|frame| frame.is_err())
+        });
+        waits
+            .run_until(async {
+                tokio::task::yield_now().await;
+                let _second = held.reader();
+                assert!(told.await.expect("it ends"), "the copy is another's now");
+            })
+            .await;
+        drop(client);
+    }
+
     #[tokio::test]
     async fn a_held_body_is_not_copied_twice() {
         let (room, _dir) = room(100, 0);

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::config::{Config, Faults, Journal, Source};
+use crate::config::{Config, Faults, Journal};
 use crate::exchange::Chance;
 use crate::exchange::body::Room;
 use crate::exchange::id::Names;
@@ -324,7 +324,7 @@ fn warn_of_memory(config: &Config) {
         let rules = &route.rules;
         rules.identity.is_some() || rules.require || !rules.adopt_orphans.is_zero()
     };
-    if config.state.journal == Journal::Disk && config.source != Source::BuiltIn {
+    if config.state.journal == Journal::Disk {
         tracing::warn!("state.journal: disk is not there yet: keys and answers are kept in memory");
     }
     if config.routes.iter().any(relies) {

@@ -7,7 +7,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 
 use samekey::app::{App, Home};
-use samekey::config::{self, Config, Environment, Faults};
+use samekey::config::{self, Config, Environment, Faults, Journal};
 use samekey::intercept::Environment as Variables;
 use samekey::listen;
 use tokio::process::{Child, Command};
@@ -77,6 +77,8 @@ fn for_one_program(config: &mut Config, environment: &Environment, public: PathB
         caps,
     }];
     "127.0.0.1:0".clone_into(&mut config.admin.address);
+    // What it keeps ends with the program: there is nothing to warn of.
+    config.state.journal = Journal::Memory;
     config.state.public = public;
 }
 

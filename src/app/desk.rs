@@ -31,9 +31,7 @@ impl Core {
         }
         let (entries, bytes) = self.commons.store.size();
         self.metrics.store_size(entries, bytes);
-        if let Some(authority) = &self.house.authority {
-            self.metrics.minted(authority.minted());
-        }
+        self.metrics.minted(self.house.authority.minted());
     }
 
     fn status(&self) -> serde_json::Value {

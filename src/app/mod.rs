@@ -146,7 +146,7 @@ impl App {
         let proxy = Proxy::new(router, commons.clone());
         let house = House {
             proxy: proxy.clone(),
-            authority: Some(authority.clone()),
+            authority: authority.clone(),
             rules: Arc::new(ArcSwap::from_pointee(config.intercept.clone())),
             distrust: Arc::new(Distrust::default()),
             dialer,

@@ -114,25 +114,12 @@ impl Source {
         }
     }
 
-    /// Whether the key is the same when the application asks again.
-    pub fn links_requests(self) -> bool {
-        match self {
-            Self::Client | Self::Header | Self::Identity | Self::Invocation => true,
-            Self::Random => false,
-        }
-    }
-
     /// Whether the client itself knows the identity, so that it can ask for the answer.
     pub fn is_known_to_client(self) -> bool {
         match self {
             Self::Client | Self::Header | Self::Identity => true,
             Self::Invocation | Self::Random => false,
         }
-    }
-
-    /// Whether the client vouches for the upstream's heeding the key: it put it there itself.
-    pub fn is_vouched_for(self) -> bool {
-        self == Self::Client
     }
 }
 
@@ -307,12 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_clients_own_key_is_vouched_for() {
+    fn a_client_knows_the_identities_that_it_gave() {
         use Source::{Client, Header, Identity, Invocation, Random};
-        let all = [Client, Header, Identity, Invocation, Random];
-        let those = |is: fn(Source) -> bool| all.map(is);
-        assert_eq!(those(Source::links_requests), [true, true, true, true, false]);
-        assert_eq!(those(Source::is_known_to_client), [true, true, true, false, false]);
-        assert_eq!(those(Source::is_vouched_for), [true, false, false, false, false]);
+        let known = [Client, Header, Identity, Invocation, Random].map(Source::is_known_to_client);
+        assert_eq!(known, [true, true, true, false, false]);
     }
 }

@@ -102,7 +102,7 @@ async fn connect(
     let asked = Named { host: &origin.host, routed };
     let rules = house.rules.load();
     let decision = intercept::decide(&rules, asked, &house.distrust, Instant::now());
-    let authority = house.authority.clone().filter(|_| decision == Decision::Open);
+    let authority = (decision == Decision::Open).then(|| house.authority.clone());
     let upgrade = hyper::upgrade::on(&mut request);
     let guest = house.clone();
     if let Some(authority) = authority {

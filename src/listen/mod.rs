@@ -80,8 +80,8 @@ impl std::fmt::Debug for Auth {
 pub struct House {
     /// Answers requests.
     pub proxy: Proxy,
-    /// Signs leaves; `None` where nothing is ever opened.
-    pub authority: Option<Authority>,
+    /// Signs leaves.
+    pub authority: Authority,
     /// Which hosts are opened.
     pub rules: Arc<ArcSwap<intercept::Rules>>,
     /// Hosts whose clients refused our certificate.

@@ -245,3 +245,20 @@ fn local(failure: &Failure, attempts: usize) -> Response {
 
 /// Sidecars in front of gateways in front of gateways are fewer than this.
 const HOPS_MAX: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_came_through_here_too_often_goes_in_a_circle() {
+        let origin = || Origin::parse("https://api.test").expect("an origin");
+        for (times, passes) in [(0, true), (HOPS_MAX - 1, true), (HOPS_MAX, false)] {
+            let mut headers = HeaderMap::new();
+            for _ in 0..times {
+                headers.append(http::header::VIA, HeaderValue::from_static("1.1 samekey"));
+            }
+            assert_eq!(checked(origin(), &headers).is_ok(), passes, "{times} times");
+        }
+    }
+}

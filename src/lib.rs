@@ -15,7 +15,8 @@
 //!
 //! [`exchange`] holds the words that all of them share, [`metrics`] what they count,
 //! [`config`] what the operator wrote and what it means, [`admin`] what can be asked
-//! from outside, and [`app`] builds, runs, reloads and drains it all.
+//! from outside, and [`app`] builds, runs, reloads and drains it all. [`failpoint`]
+//! is where tests have it killed.
 //!
 //! # Invariants
 //!
@@ -29,8 +30,10 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod exchange;
+pub mod failpoint;
 pub mod idempotency;
 pub mod intercept;
+pub mod journal;
 pub mod limit;
 pub mod listen;
 pub mod metrics;

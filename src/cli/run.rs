@@ -14,6 +14,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Result<ExitCode, Stop> {
     let environment = Environment::read();
     let load = move || config::load(path.as_deref(), &environment);
     let config = load()?;
+    arm_failpoint()?;
     let set_level = log::start(&config);
     raise_file_limit();
     let home = Home::open(&config.state.dir).map_err(failed)?;
@@ -27,6 +28,15 @@ pub(super) fn run(path: Option<PathBuf>) -> Result<ExitCode, Stop> {
     // What is still under way after the grace is cut.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
+}
+
+/// In a debug build, a test can have the process die at a place of its choice.
+fn arm_failpoint() -> Result<(), Stop> {
+    match std::env::var_os("SAMEKEY_FAILPOINT").filter(|_| cfg!(debug_assertions)) {
+        None => Ok(()),
+        Some(named) if named.to_str().is_some_and(samekey::failpoint::arm) => Ok(()),
+        Some(_) => Err(Stop::Usage("SAMEKEY_FAILPOINT: names no place to die at".to_owned())),
+    }
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::exchange::{Body, Response, coding};
 
@@ -44,6 +44,34 @@ impl Record {
         (self.0.body.len() + fields.sum::<usize>() + 128) as u64
     }
 
+    /// Status and fields as bytes, without the body: what [`unpack`](Self::unpack) reads.
+    pub fn pack(&self) -> Vec<u8> {
+        let mut packed = vec![PACKED_V1];
+        packed.extend_from_slice(&self.0.status.as_u16().to_be_bytes());
+        for (name, value) in &self.0.headers {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                // No listener takes a field of 4 GiB, nor does an upstream's connection.
+                let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+                packed.extend_from_slice(&length.to_be_bytes());
+                packed.extend_from_slice(part);
+            }
+        }
+        packed
+    }
+
+    /// The record of which `packed` is status and fields; `None` where it is no such thing.
+    pub fn unpack(packed: &[u8], body: Bytes) -> Option<Self> {
+        let packed = packed.strip_prefix(&[PACKED_V1])?;
+        let (status, mut rest) = packed.split_first_chunk::<2>()?;
+        let status = StatusCode::from_u16(u16::from_be_bytes(*status)).ok()?;
+        let mut headers = HeaderMap::new();
+        while !rest.is_empty() {
+            let name = HeaderName::from_bytes(part(&mut rest)?).ok()?;
+            headers.append(name, HeaderValue::from_bytes(part(&mut rest)?).ok()?);
+        }
+        Some(Self(Arc::new(Kept { status, headers, body })))
+    }
+
     /// The response again, in a coding that whoever asks now can read.
     pub fn replay(&self, asked: &HeaderMap) -> Response {
         let mut headers = self.0.headers.clone();
@@ -58,6 +86,15 @@ impl Record {
         }
         Response { status: self.0.status, headers, body: Body::full(body), upgrade: None }
     }
+}
+
+/// Takes one framed part off what is packed.
+fn part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (part, after) = after.split_at_checked(length)?;
+    *rest = after;
+    Some(part)
 }
 
 /// The allow-list: what the body is, where the thing is, what it is called. Never
@@ -87,14 +124,33 @@ fn accepts(asked: &HeaderMap, encoding: &str) -> bool {
     })
 }
 
+/// A change to how a record is packed takes another number.
+const PACKED_V1: u8 = 1;
 /// A small record that decodes into more than this stays coded.
 const DECODED_MAX: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use http::header::HeaderValue;
-
     use super::*;
+
+    #[test]
+    fn what_is_packed_is_unpacked_and_nothing_else_is() {
+        let mut headers = HeaderMap::new();
+        headers.append("link", HeaderValue::from_static("<a>"));
+        headers.append("link", HeaderValue::from_static("<b>"));
+        headers.append("etag", HeaderValue::from_bytes(b"\"\xfc\"").expect("a value"));
+        let record = Record::new(StatusCode::CREATED, &headers, Bytes::from_static(b"body"));
+        let packed = record.pack();
+        let again = Record::unpack(&packed, record.body().clone()).expect("a record");
+        assert_eq!((again.status(), &again.0.headers), (record.status(), &record.0.headers));
+        assert_eq!(again.body(), record.body());
+        let cut = (0..packed.len()).filter(|at| {
+            packed.get(..*at).is_some_and(|cut| Record::unpack(cut, Bytes::new()).is_some())
+        });
+        // Cut between two fields it is a record of fewer of them; a row is written whole.
+        assert_eq!(cut.count(), 3);
+        assert!(Record::unpack(b"\x02\x00\xc9", Bytes::new()).is_none(), "another version");
+    }
 
     #[test]
     fn only_what_stays_true_is_kept() {

@@ -1,0 +1,1 @@
+//! The one file in which keys and answers outlive the process.

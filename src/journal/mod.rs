@@ -1,1 +1,280 @@
 //! The one file in which keys and answers outlive the process.
+//!
+//! One thread writes it. What is asked of it while it commits is committed together
+//! the next time, so that many exchanges share one commit; whoever asks is answered
+//! after the commit, never before. [`claims`] has the transitions of a key,
+//! [`ledger`] what was tried, to be read; [`schema`] the tables and what is wrong with
+//! a file that cannot be trusted.
+//!
+//! # Invariants
+//!
+//! - What a caller was told is committed, and survives the process.
+//! - A row that is in flight or unknown, and whose key somebody can ask for, is never
+//!   deleted by time.
+//! - A file that cannot be trusted is never replaced: it may hold unknowns.
+//! - It holds numbers, texts and bytes of others; what they mean is said elsewhere.
+
+pub mod bodies;
+pub mod claims;
+pub mod ledger;
+pub mod moment;
+pub mod resolve;
+pub mod row;
+pub mod schema;
+pub mod sweep;
+mod writer;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+pub use bodies::Bodies;
+pub use moment::{Clock, Moment};
+pub use row::{NewRow, State};
+pub use schema::OpenFault;
+use schema::Opened;
+use writer::{Job, Work};
+
+/// Where a journal is kept.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this folder, which one process uses.
+    Folder(PathBuf),
+    /// In this process, for as long as it lives.
+    Memory,
+}
+
+/// What a commit survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of the process.
+    Process,
+    /// A power cut.
+    Power,
+}
+
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where.
+    pub place: Place,
+    /// What a commit survives.
+    pub durability: Durability,
+    /// Bytes of keys and answers together.
+    pub bytes_max: u64,
+    /// How long a row outlives the key that it was about, in microseconds.
+    pub ledger_micros: i64,
+    /// What tells the time.
+    pub clock: Clock,
+}
+
+/// Why the journal did not do what was asked; nothing of it was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The disk is full.
+    #[error("the disk with state.dir is full")]
+    Full,
+    /// `state.max_size` is used up.
+    #[error("state.max_size is used up")]
+    Crowded,
+    /// More waits to be written than may.
+    #[error("the journal cannot keep up")]
+    Behind,
+    /// The file turned out to be damaged.
+    #[error("the journal is damaged")]
+    Damaged,
+    /// It cannot be written.
+    #[error("the journal cannot be written")]
+    Unwritable,
+}
+
+/// A journal that is open; a clone shares it.
+#[derive(Clone, Debug)]
+pub struct Journal(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    queued: Arc<AtomicU64>,
+    books: Arc<Books>,
+    readers: ledger::Readers,
+    bodies: Option<Bodies>,
+    boot: i64,
+    options: Options,
+}
+
+/// How much is in it, as of the last commit.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// Rows that close a key.
+    pub keys: AtomicU64,
+    /// Rows that close none.
+    pub loose: AtomicU64,
+    /// Bytes of answers.
+    pub answers: AtomicU64,
+    /// Commits so far.
+    pub commits: AtomicU64,
+}
+
+/// What one operation adds to the books; committed with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delta {
+    pub(crate) keys: i64,
+    pub(crate) loose: i64,
+    pub(crate) answers: i64,
+}
+
+impl Journal {
+    /// Opens it, and makes it where there is none.
+    ///
+    /// Whatever was in flight when the process before ended is unknown from now on;
+    /// where the head of a good answer had come, it is answered and not retained.
+    ///
+    /// # Errors
+    ///
+    /// An [`OpenFault`]: one line that names the file and what to do.
+    pub fn open(options: Options) -> Result<Self, OpenFault> {
+        let Opened { connection, boot, delta, readers, bodies } = schema::open(&options)?;
+        let books = Arc::new(Books::default());
+        books.add(delta);
+        let (jobs, waiting) = mpsc::channel();
+        let queued = Arc::new(AtomicU64::new(0));
+        writer::start(connection, waiting, queued.clone(), books.clone())?;
+        Ok(Self(Arc::new(Inner { jobs, queued, books, readers, bodies, boot, options })))
+    }
+
+    /// What is in it.
+    pub fn books(&self) -> &Books {
+        &self.0.books
+    }
+
+    /// Where large bodies are kept; none where the journal is in memory.
+    pub fn bodies(&self) -> Option<&Bodies> {
+        self.0.bodies.as_ref()
+    }
+
+    /// The time, as rows are dated.
+    pub fn now(&self) -> Moment {
+        self.0.options.clock.now(self.0.boot)
+    }
+
+    /// Whether another key, or an answer of so many bytes, still fits.
+    pub(crate) fn fits(&self, share: Share, bytes: u64) -> bool {
+        let books = &self.0.books;
+        let keys = books.keys.load(Ordering::Relaxed).saturating_mul(ROW_BYTES);
+        let used = keys.saturating_add(books.answers.load(Ordering::Relaxed));
+        let all = self.0.options.bytes_max;
+        let most = match share {
+            Share::Keys => all,
+            // The last part is for keys alone: a journal full of answers still takes them.
+            Share::Answers => all - all / KEYS_SHARE,
+        };
+        used.saturating_add(bytes) <= most
+    }
+
+    /// Keys and bytes that are kept.
+    pub fn size(&self) -> (u64, u64) {
+        let books = &self.0.books;
+        let keys = books.keys.load(Ordering::Relaxed);
+        (keys, keys * ROW_BYTES + books.answers.load(Ordering::Relaxed))
+    }
+
+    /// Rows that close no key, at most.
+    pub(crate) fn loose_max(&self) -> u64 {
+        (self.0.options.bytes_max / LOOSE_SHARE / ROW_BYTES).max(1)
+    }
+
+    /// Does `act` in the next commit, and answers after it.
+    ///
+    /// What `act` does may be done again from the start, where another operation of
+    /// the same commit failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// It is done whether or not anybody waits for it.
+    pub(crate) fn submit<T: Send + 'static>(
+        &self,
+        act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Pending<T> {
+        let (tell, told) = oneshot::channel();
+        self.send(Box::new(Work::new(act, Some(tell))));
+        Box::pin(heard(told))
+    }
+
+    /// As [`submit`](Self::submit), where there is room in the queue.
+    pub(crate) fn submit_if_room<T: Send + 'static>(
+        &self,
+        act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Pending<T>, Fault> {
+        if self.0.queued.load(Ordering::Relaxed) >= QUEUE_MAX {
+            return Err(Fault::Behind);
+        }
+        Ok(self.submit(act))
+    }
+
+    /// Does `act` in some commit to come; nobody waits for it.
+    pub(crate) fn post(
+        &self,
+        act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<()> + Send + 'static,
+    ) {
+        self.send(Box::new(Work::new(act, None)));
+    }
+
+    fn send(&self, job: Box<dyn Job>) {
+        self.0.queued.fetch_add(1, Ordering::Relaxed);
+        // The thread lives as long as a sender does; dropped, a job tells that it failed.
+        drop(self.0.jobs.send(job));
+    }
+}
+
+impl Books {
+    fn add(&self, delta: Delta) {
+        let add = |count: &AtomicU64, change: i64| {
+            count.fetch_add(change.cast_unsigned(), Ordering::Relaxed); // wraps to a subtraction
+        };
+        add(&self.keys, delta.keys);
+        add(&self.loose, delta.loose);
+        add(&self.answers, delta.answers);
+    }
+}
+
+/// An operation that was handed to the writer; it is done whether or not this is polled.
+pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
+
+/// What room is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    Keys,
+    Answers,
+}
+
+/// Under a paused clock, time must not jump while the thread works: a blocking task
+/// holds it.
+#[cfg(test)]
+async fn heard<T: Send + 'static>(told: oneshot::Receiver<Result<T, Fault>>) -> Result<T, Fault> {
+    let told = tokio::task::spawn_blocking(move || told.blocking_recv()).await;
+    told.expect("it does not panic").unwrap_or(Err(Fault::Unwritable))
+}
+
+#[cfg(not(test))]
+async fn heard<T: Send + 'static>(told: oneshot::Receiver<Result<T, Fault>>) -> Result<T, Fault> {
+    told.await.unwrap_or(Err(Fault::Unwritable))
+}
+
+/// An eighth of the room is kept for keys.
+const KEYS_SHARE: u64 = 8;
+/// Rows that close no key may take a quarter as much again.
+const LOOSE_SHARE: u64 = 4;
+/// What a row costs, its place in the indexes included: measured with a URL of 100
+/// characters, and rounded up.
+pub(crate) const ROW_BYTES: u64 = 512;
+/// Claims that wait to be written; each has a client that waits for it.
+const QUEUE_MAX: u64 = 65_536;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -52,6 +52,20 @@ impl Failpoint {
         }
     }
 
+    /// Passes it in a moment, where it is armed; otherwise never comes back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn pass_soon(self) {
+        #[cfg(debug_assertions)]
+        if armed::is(self) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            armed::pass(self);
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// Passes it; dies here where it is armed.
     #[inline]
     pub fn pass(self) {
@@ -90,6 +104,10 @@ mod armed {
             (Some(point), Some(nth)) => ARMED.set((point, AtomicU64::new(nth))).is_ok(),
             _ => false,
         }
+    }
+
+    pub(super) fn is(point: Failpoint) -> bool {
+        ARMED.get().is_some_and(|(armed, _)| *armed == point)
     }
 
     pub(super) fn pass(point: Failpoint) {

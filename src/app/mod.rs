@@ -19,15 +19,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::config::{Config, Faults, Journal};
+use crate::config::{Config, Faults, Journal as Place};
 use crate::exchange::Chance;
 use crate::exchange::body::Room;
 use crate::exchange::id::Names;
 use crate::idempotency::Commons;
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::key::Key;
 use crate::idempotency::orphans::Orphans;
-use crate::idempotency::store::{Memory, Store};
+use crate::idempotency::scope::Scope;
+use crate::idempotency::store::{Disk, Memory, Store};
 use crate::idempotency::suspension::Suspensions;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
+use crate::journal::moment::micros;
+use crate::journal::{Clock, Fault, Journal, OpenFault, Options};
 use crate::limit::Gates;
 use crate::listen::{House, Listener};
 use crate::metrics::Metrics;
@@ -65,6 +70,12 @@ pub enum StartFault {
         /// Why not.
         error: io::Error,
     },
+    /// The journal is not usable.
+    #[error(transparent)]
+    Journal(#[from] OpenFault),
+    /// The journal was opened, and cannot be used.
+    #[error("the journal: {0}")]
+    JournalUse(#[from] Fault),
     /// What applications read cannot be written.
     #[error("{}: cannot be written: {error}", dir.display())]
     Public {
@@ -139,7 +150,7 @@ impl App {
         )?;
         let limits = &config.upstream;
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
-        let commons = commons(&config, &home, &tasks, &metrics)?;
+        let commons = commons(&config, &home, &tasks, &metrics).await?;
         let (gates, budgets) = (Gates::default(), DashMap::new());
         let lasting = |route: &Route| lasting(route, &gates, &budgets, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
@@ -250,24 +261,72 @@ fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
     }
 }
 
-fn commons(
+async fn commons(
     config: &Config,
     home: &Home,
     tasks: &TaskTracker,
     metrics: &Metrics,
-) -> Result<Commons, StateFault> {
+) -> Result<Commons, StartFault> {
     let state = &config.state;
+    let (store, newest) = store(config, home).await?;
+    let seed = state::seed()?;
+    let orphans = Orphans::default();
+    restore(&orphans, &store, adoption_window(config)).await?;
+    let names = Names::new(instance(&seed), SystemTime::now()).after(newest);
     Ok(Commons {
-        store: Store::Memory(Memory::new(state.max_size)),
-        orphans: Orphans::default(),
+        store,
+        orphans,
         suspensions: Suspensions::default(),
         secret: home.secret(state.secret_file.as_deref())?,
-        chance: Chance::new(state::seed()?),
-        names: Arc::new(Names::new(std::process::id(), SystemTime::now())),
+        chance: Chance::new(seed),
+        names: Arc::new(names),
         tasks: tasks.clone(),
         room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
         metrics: metrics.clone(),
     })
+}
+
+/// The store, and the newest name in it.
+async fn store(config: &Config, home: &Home) -> Result<(Store, u64), StartFault> {
+    let state = &config.state;
+    if state.journal == Place::Memory {
+        return Ok((Store::Memory(Memory::new(state.max_size, Clock::System)), 0));
+    }
+    let journal = Journal::open(Options {
+        folder: home.journal_dir(),
+        durability: state.durability,
+        bytes_max: state.max_size,
+        ledger_micros: micros(state.keep_ledger),
+        clock: Clock::System,
+    })?;
+    let (newest, epoch) = journal.newest().await?;
+    Ok((Store::Disk(Disk::new(journal, state.hot_memory, epoch)), newest))
+}
+
+/// Takes up the keys that the process before left undelivered.
+async fn restore(orphans: &Orphans, store: &Store, window: Duration) -> Result<(), Fault> {
+    let Some(journal) = store.journal().filter(|_| !window.is_zero()) else { return Ok(()) };
+    for orphan in journal.orphans(micros(window)).await? {
+        // A key that was written is one that can be read.
+        if let Ok(key) = Key::parse(orphan.key.as_bytes()) {
+            let likeness = (Scope(orphan.scope), Fingerprint(orphan.fingerprint));
+            orphans.restore(likeness, key, Duration::from_micros(orphan.age.unsigned_abs()));
+        }
+    }
+    Ok(())
+}
+
+/// The longest time in which any route lets a key be taken over.
+fn adoption_window(config: &Config) -> Duration {
+    let windows = config.routes.iter().map(|route| route.rules.adopt_orphans);
+    windows.max().unwrap_or_default()
+}
+
+/// What tells this process apart from all that write names beside it or after it: in
+/// containers each of them is process 1.
+fn instance(seed: &[u8; 32]) -> u32 {
+    let digest = blake3::hash(seed);
+    digest.as_bytes().first_chunk().map_or(0, |four| u32::from_be_bytes(*four))
 }
 
 fn lasting(
@@ -324,10 +383,7 @@ fn warn_of_memory(config: &Config) {
         let rules = &route.rules;
         rules.identity.is_some() || rules.require || !rules.adopt_orphans.is_zero()
     };
-    if config.state.journal == Journal::Disk {
-        tracing::warn!("state.journal: disk is not there yet: keys and answers are kept in memory");
-    }
-    if config.routes.iter().any(relies) {
+    if config.state.journal == Place::Memory && config.routes.iter().any(relies) {
         tracing::warn!("routes rely on business identities, and keys end with this process");
     }
 }
@@ -363,13 +419,15 @@ async fn sweep(core: Arc<Core>) {
         every.tick().await;
         let now = Instant::now();
         core.pool.sweep();
-        core.commons.store.sweep(now);
         core.commons.suspensions.sweep(now);
         core.gates.sweep(now);
-        let windows = core.config.load();
-        let windows = windows.routes.iter().map(|route| route.rules.adopt_orphans);
-        let window = windows.max().unwrap_or_default();
-        core.commons.orphans.sweep(window, |id| core.commons.store.forget(id));
+        for (id, key) in core.commons.orphans.sweep(adoption_window(&core.config.load())) {
+            core.commons.store.forget(&id, &key).await;
+        }
+        if let Err(fault) = core.commons.store.sweep().await {
+            core.metrics.store_error("sweep");
+            tracing::warn!(%fault, "the store could not be swept");
+        }
     }
 }
 

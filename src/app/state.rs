@@ -68,6 +68,11 @@ impl Home {
         self.shared.join("ca")
     }
 
+    /// Where keys and answers are kept.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
     /// Where bodies are held that are too large for memory.
     pub fn spill_dir(&self) -> PathBuf {
         self.dir.join("spill")

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 pub use environment::Environment;
 pub use fault::{Fault, Faults};
-pub use state::{Durability, Journal, State};
+pub use state::{Journal, State};
 
 use crate::config::reading::{Reading, Written as _};
 

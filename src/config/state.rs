@@ -1,9 +1,11 @@
 //! The file's `state`: what is kept, where, and how much of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::config::leaf::{GIB, Later, MIB, SIZE_MAX, Size, Word, Words};
+use crate::config::leaf::{DAY, GIB, Later, MIB, SECOND, SIZE_MAX, Size, Span, Word, Words};
 use crate::config::reading::block;
+use crate::journal::Durability;
 
 block! {
     /// What is kept, where, and how much of it.
@@ -24,6 +26,10 @@ block! {
         held_memory: Size<0, SIZE_MAX> = Size::of(64 * MIB),
         /// The same in files.
         held_disk: Size<0, SIZE_MAX> = Size::of(GIB),
+        /// Bytes of answers kept in memory too, so that a repeat does not touch the disk.
+        hot_memory: Size<0, SIZE_MAX> = Size::of(64 * MIB),
+        /// How long the ledger shows an exchange whose key is free, or was forgotten.
+        keep_ledger: Span<{ 60 * SECOND }, { 3650 * DAY }> = Span::of(90 * DAY),
         /// A store that replicas share; comes with a later version.
         shared: Later = Later,
     }
@@ -48,6 +54,10 @@ pub struct State {
     pub held_memory: u64,
     /// The same in files.
     pub held_disk: u64,
+    /// Bytes of answers kept in memory too, where they are kept on disk.
+    pub hot_memory: u64,
+    /// How long the ledger shows an exchange whose key is free.
+    pub keep_ledger: Duration,
 }
 
 /// Where keys and answers are kept.
@@ -62,15 +72,6 @@ pub enum Journal {
 impl Words for Journal {
     const WORDS: &'static [(&'static str, Self)] =
         &[("disk", Self::Disk), ("memory", Self::Memory)];
-}
-
-/// What a kept answer survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// The end of the process, a `kill -9` included.
-    Process,
-    /// A power cut: it is flushed to the disk before the first byte goes out.
-    Power,
 }
 
 impl Words for Durability {
@@ -90,6 +91,8 @@ impl StateBlock {
             max_size: self.max_size.bytes(),
             held_memory: self.held_memory.bytes(),
             held_disk: self.held_disk.bytes(),
+            hot_memory: self.hot_memory.bytes(),
+            keep_ledger: self.keep_ledger.duration(),
         }
     }
 }

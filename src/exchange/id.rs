@@ -22,9 +22,29 @@ impl Names {
         Self { instance, next: AtomicU64::new(u64::try_from(micros).unwrap_or(u64::MAX / 2)) }
     }
 
+    /// Starts after `newest`, which was given before, whatever the clock says now.
+    #[must_use]
+    pub fn after(self, newest: u64) -> Self {
+        self.next.fetch_max(newest.saturating_add(1), Ordering::Relaxed);
+        self
+    }
+
     /// A name that this process has not given before.
     pub fn next(&self) -> ExchangeId {
         ExchangeId(self.next.fetch_add(1, Ordering::Relaxed), self.instance)
+    }
+}
+
+impl ExchangeId {
+    /// The two numbers that it is made of: one that runs with time, and one that tells
+    /// processes apart.
+    pub fn parts(self) -> (u64, u32) {
+        (self.0, self.1)
+    }
+
+    /// The name that is made of these.
+    pub fn from_parts(seq: u64, instance: u32) -> Self {
+        Self(seq, instance)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod chance;
 pub mod coding;
 pub mod ending;
 pub mod failure;
+pub mod guard;
 pub mod headers;
 pub mod hint;
 pub mod id;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 pub use body::{Body, Upload};
 pub use chance::Chance;
 pub use failure::Failure;
+pub use guard::Guard;
 pub use origin::{Origin, Scheme};
 pub use pointer::{Condition, Pointer, Scalar};
 pub use statuses::Statuses;
@@ -74,6 +76,8 @@ pub struct RequestParts {
     pub wishes: Wishes,
     /// What the idempotency stage found out; retry and upstream go by it.
     pub standing: Standing,
+    /// Asked before every attempt, where the claim can be lost to another replica.
+    pub guard: Option<Guard>,
 }
 
 /// What the upstream answered, or what stood at rest for it.

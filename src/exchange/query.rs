@@ -25,6 +25,13 @@ pub fn without(query: &str, name: &str) -> String {
     kept.collect::<Vec<_>>().join("&")
 }
 
+/// The names of the parameters that have a value, without the values; what is no pair
+/// may be a value itself, and is left out.
+pub fn names(query: &str) -> String {
+    let names = pairs(query).filter_map(|pair| pair.split_once('=').map(|(name, _)| name));
+    names.collect::<Vec<_>>().join("&")
+}
+
 fn pairs(query: &str) -> impl Iterator<Item = &str> {
     query.split('&').filter(|pair| !pair.is_empty())
 }
@@ -45,6 +52,15 @@ mod tests {
         assert_eq!(values(query, "b").count(), 1);
         assert_eq!(values(query, "c").count(), 0);
         assert_eq!(values(None, "c").count(), 0);
+    }
+
+    #[test]
+    fn names_are_told_without_values() {
+        for (query, told) in
+            [("a=1&b=&c", "a&b"), ("token", ""), ("sig=x%26y=z&&q=1", "sig&q"), ("", "")]
+        {
+            assert_eq!(names(query), told, "{query}");
+        }
     }
 
     #[test]

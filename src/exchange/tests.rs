@@ -39,6 +39,7 @@ pub(crate) fn request(method: Method, body: Body) -> Request {
         wait_until: None,
         wishes: Wishes::default(),
         standing: Standing::default(),
+        guard: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode};
 use tokio::sync::Notify;
@@ -160,6 +160,8 @@ pub struct Attempt {
     pub did_nothing: bool,
     /// How long was waited before it.
     pub waited: Duration,
+    /// When it began.
+    pub at: SystemTime,
 }
 
 /// What the body of a good answer says about the request (`failed_when`).
@@ -182,6 +184,8 @@ pub struct Notes {
     pub stop: Option<Stop>,
     /// Where a repeat's answer came from.
     pub replay: Option<Replay>,
+    /// Whether the idempotency stage answers for its row in the ledger.
+    pub keyed: bool,
     /// The key as it went upstream.
     pub key: Option<HeaderValue>,
     /// Where the key came from, and a digest of it for the log.

@@ -142,6 +142,8 @@ where
     trail.with(|notes| notes.exchange = Some(repeat.exchange()));
     let failure = match repeat.next(&mut request).await {
         Ok(Next::Lead(claim)) => {
+            // The row of a key that is sent again goes on under its name.
+            trail.with(|notes| notes.exchange = Some(claim.exchange()));
             let lead = Lead::new(shared.clone(), &request, &ask, (claim, orphan));
             return lead.run(inner, request).await;
         }
@@ -173,6 +175,7 @@ fn note(shared: &Shared, request: &Request, found: &Identified) {
         digest: found.key.digest(&shared.secret),
     });
     request.trail.with(|notes| {
+        notes.keyed = true;
         notes.key = found.sent.then(|| found.key.header_value());
         notes.key_note = told;
         notes.never_dedupes = shared.terms.rules.upstream_dedupes == Some(false);

@@ -10,16 +10,19 @@ use tower::Service;
 
 use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept};
 use crate::exchange::trail::{End, Presence, Trail};
-use crate::exchange::{Failure, Request, Response, Standing, coding, headers, json};
+use crate::exchange::{BoxFuture, Failure, Request, Response, Standing, coding, headers, json};
 use crate::idempotency::ask::Ask;
 use crate::idempotency::identify::Identified;
+use crate::idempotency::key::Key;
 use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
-use crate::idempotency::recorder::{Came, Recorder};
+use crate::idempotency::recorder::{Came, Recorder, Settle};
+use crate::idempotency::repeat::about;
 use crate::idempotency::scope::RecordId;
-use crate::idempotency::store::{Claim, Record, Settlement, Told};
+use crate::idempotency::store::{self, Claim, Record, Settlement, Told};
 use crate::idempotency::tee::Tee;
 use crate::idempotency::terms::Shared;
+use crate::journal::NewRow;
 use crate::metrics::KeyEvent;
 
 /// One exchange that holds a claim.
@@ -34,6 +37,7 @@ pub(super) struct Lead {
 struct Seen {
     shared: Arc<Shared>,
     id: RecordId,
+    key: Key,
     trail: Trail,
     client: Presence,
     asked_by: AskedBy,
@@ -51,13 +55,16 @@ impl Lead {
         let seen = Seen {
             shared,
             id: claim.id(),
+            key: ask.found.key.clone(),
             trail: request.trail.clone(),
             client: request.client.presence.clone(),
             asked_by: ask.asked_by(),
             ambiguous_before: claim.ambiguous_before(),
             orphan,
         };
-        let mut standing = standing(&seen.shared, &ask.found, claim.first_sent());
+        let promise = seen.shared.terms.rules.upstream_ttl;
+        let until = claim.promised_until(promise);
+        let mut standing = standing(&seen.shared, &ask.found, until);
         standing.ambiguous_before = claim.ambiguous_before();
         Self { claim, seen, standing, fingerprint_known: ask.likeness.is_some() }
     }
@@ -84,42 +91,78 @@ impl Lead {
         let tasks = shared.tasks.clone();
         let exchange = async move {
             let result = inner.call(request).await;
-            self.answered(result)
+            self.answered(result).await
         };
         Outlive::new(Box::pin(exchange), client, tasks).await
     }
 
-    fn answered(self, result: Result<Response, Failure>) -> Result<Response, Failure> {
+    async fn answered(self, result: Result<Response, Failure>) -> Result<Response, Failure> {
         let mut response = match result {
             Ok(response) => response,
             Err(failure) => {
-                self.seen.failed(self.claim, &failure);
+                self.seen.failed(self.claim, &failure).await;
                 return Err(failure);
             }
         };
-        let (seen, claim) = (self.seen, self.claim);
+        let tasks = self.seen.shared.tasks.clone();
         let (status, headers) = (response.status, response.headers.clone());
-        let tasks = seen.shared.tasks.clone();
-        let settle = Box::new(move |came| seen.came(claim, (status, &headers), came));
-        response.body = Recorder::record(response.body, KEPT_MAX, tasks, settle);
+        let (seen, claim) = (self.seen, self.claim);
+        let settling = Settling { seen, claim, status, headers, landed: false };
+        let recorder = Recorder::record(response.body, KEPT_MAX, tasks, Box::new(settling));
+        response.body = recorder.await;
         Ok(response)
+    }
+}
+
+/// A claim whose answer is on its way.
+struct Settling {
+    seen: Seen,
+    claim: Claim,
+    status: StatusCode,
+    headers: HeaderMap,
+    landed: bool,
+}
+
+impl Settle for Settling {
+    fn waits(&mut self) {
+        if !std::mem::replace(&mut self.landed, true) {
+            self.seen.land(&self.claim, self.status);
+        }
+    }
+
+    fn settle(self: Box<Self>, came: Came) -> BoxFuture<()> {
+        Box::pin(async move {
+            let Self { seen, claim, status, headers, .. } = *self;
+            seen.came(claim, (status, &headers), came).await;
+        })
     }
 }
 
 impl Seen {
     /// Settles a claim whose exchange has no answer.
-    fn failed(&self, claim: Claim, failure: &Failure) {
+    async fn failed(&self, claim: Claim, failure: &Failure) {
         let ending = self.ending(BodyCame::Whole, Kept::No);
         // Those who wait for an outcome that nobody knows are told just that by
         // the failure itself: it says what was sent. That it gave up before the
         // first attempt because its client left is no answer to theirs.
         let given_up = self.client.is_gone() && self.trail.attempts() == 0;
         let told = Told::Failure(if given_up { Failure::ClientGone } else { failure.clone() });
-        self.settle(claim, ending, (None, Vec::new(), told));
+        self.settle(claim, ending, (None, Vec::new(), told)).await;
+    }
+
+    /// Notes that a good answer has begun to come: a crash from here on leaves it
+    /// answered and not retained.
+    fn land(&self, claim: &Claim, status: StatusCode) {
+        let ending = self.foresee(BodyCame::Whole, Kept::No);
+        if ending.end == End::NotRetained && ending.stays {
+            let rules = &self.shared.terms.rules;
+            let keep_key = if self.outlives() { rules.keep_key } else { Duration::ZERO };
+            claim.land(status, rules.ttl.saturating_add(keep_key));
+        }
     }
 
     /// Settles a claim by the answer that came.
-    fn came(&self, claim: Claim, (status, headers): (StatusCode, &HeaderMap), came: Came) {
+    async fn came(&self, claim: Claim, (status, headers): (StatusCode, &HeaderMap), came: Came) {
         let rules = &self.shared.terms.rules;
         let (body, record) = match came {
             Came::Whole(bytes) => (BodyCame::Whole, Some(Record::new(status, headers, bytes))),
@@ -135,13 +178,20 @@ impl Seen {
             (None, BodyCame::Broken) => Told::Unknown,
         };
         let record = record.filter(|_| ending.end == End::Completed);
-        self.settle(claim, ending, (record, captured.unwrap_or_default(), told));
+        self.settle(claim, ending, (record, captured.unwrap_or_default(), told)).await;
     }
 
     fn ending(&self, body: BodyCame, kept: Kept) -> Ending {
+        let ending = self.foresee(body, kept);
+        self.trail.with(|notes| notes.end = Some(ending.end));
+        ending
+    }
+
+    /// How the claim ends, if it ends like this.
+    fn foresee(&self, body: BodyCame, kept: Kept) -> Ending {
         let decide = self.shared.terms.decide.ending;
         self.trail.with(|notes| {
-            let ending = decide(&History {
+            decide(&History {
                 ambiguous_before: self.ambiguous_before,
                 attempts: &notes.attempts,
                 says: notes.says,
@@ -149,13 +199,21 @@ impl Seen {
                 kept,
                 asked_by: self.asked_by,
                 client_gone: self.client.is_gone(),
-            });
-            notes.end = Some(ending.end);
-            ending
+            })
         })
     }
 
-    fn settle(
+    /// Whether the key outlives its answer.
+    fn outlives(&self) -> bool {
+        match self.asked_by {
+            AskedBy::Identity => true,
+            // Only where the upstream would take it for a new order.
+            AskedBy::Vouching => self.shared.terms.rules.upstream_dedupes == Some(false),
+            AskedBy::Orphan | AskedBy::Nobody => false,
+        }
+    }
+
+    async fn settle(
         &self,
         claim: Claim,
         ending: Ending,
@@ -166,22 +224,19 @@ impl Seen {
         if let Some(orphan) = self.orphan.as_ref().filter(|_| ending.adoptable) {
             orphan.leave_open();
         }
-        let outlives = match self.asked_by {
-            AskedBy::Identity => true,
-            // Only where the upstream would take it for a new order.
-            AskedBy::Vouching => rules.upstream_dedupes == Some(false),
-            AskedBy::Orphan | AskedBy::Nobody => false,
-        };
+        let attempts = self.trail.with(|notes| notes.attempts.clone());
         let started = Instant::now();
-        claim.settle(Settlement {
+        let settled = claim.settle(Settlement {
             end: ending.end,
             stays: ending.stays,
             record,
             captured,
             told,
             ttl: rules.ttl,
-            keep_key: if outlives { rules.keep_key } else { Duration::ZERO },
+            keep_key: if self.outlives() { rules.keep_key } else { Duration::ZERO },
+            attempts,
         });
+        settled.await;
         self.shared.commons.metrics.store_operation("settle", started.elapsed());
         if self.asked_by == AskedBy::Orphan && !ending.adoptable {
             self.forget_when_served();
@@ -190,11 +245,12 @@ impl Seen {
 
     /// An answer that was delivered is nobody's any more: the next equal order is another.
     fn forget_when_served(&self) {
-        let (client, store, id) = (self.client.clone(), self.shared.store.clone(), self.id);
+        let (client, store) = (self.client.clone(), self.shared.store.clone());
+        let (id, key) = (self.id, self.key.clone());
         self.shared.tasks.spawn(async move {
             client.settled().await;
             if client.is_served() {
-                store.forget(&id);
+                store.forget(&id, &key).await;
             }
         });
     }
@@ -238,43 +294,68 @@ where
     S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
     S::Future: Send,
 {
-    request.standing = standing(shared, found, Instant::now());
+    let until = Instant::now() + shared.terms.rules.upstream_ttl;
+    request.standing = standing(shared, found, Some(until));
     let client = request.client.presence.clone();
     let tasks = shared.tasks.clone();
     let (trail, shared) = (request.trail.clone(), shared.clone());
+    let unclaimed = Unclaimed::new(&shared, &request, found);
     let exchange = async move {
         let result = inner.call(request).await;
-        let status = result.as_ref().ok().map(|response| response.status);
-        if status.is_some_and(|status| status.is_success()) {
-            return result; // the rule; whether its body comes whole is for the client to see
-        }
-        let ending = trail.with(|notes| {
-            let ending = (shared.terms.decide.ending)(&History {
-                ambiguous_before: false,
-                attempts: &notes.attempts,
-                says: notes.says,
-                body: BodyCame::Whole,
-                kept: Kept::No,
-                asked_by: AskedBy::Nobody,
-                client_gone: false,
-            });
-            notes.end = Some(ending.end);
-            ending
-        });
-        if ending.end == End::Unknown {
-            shared.terms.metrics.key(KeyEvent::Unknown);
-        }
+        unclaimed.end(&shared, &trail, result.as_ref().ok().map(|response| response.status));
         result
     };
     Outlive::new(Box::pin(exchange), client, tasks).await
 }
 
+/// An exchange whose key is nobody's: all that stays of it is a row of the ledger.
+struct Unclaimed {
+    row: NewRow,
+}
+
+impl Unclaimed {
+    fn new(shared: &Shared, request: &Request, found: &Identified) -> Self {
+        let exchange = shared.names.next();
+        request.trail.with(|notes| notes.exchange = Some(exchange));
+        let about = about(shared.terms.metrics.name(), request);
+        Self { row: store::row(exchange, found.key.as_str(), &about, shared.store.now()) }
+    }
+
+    fn end(self, shared: &Shared, trail: &Trail, status: Option<StatusCode>) {
+        let (end, attempts) = trail.with(|notes| {
+            // A good answer is the rule; whether its body comes whole is for the client to see.
+            let good = status.is_some_and(|status| status.is_success());
+            let decide = shared.terms.decide.ending;
+            let ending = (!good).then(|| {
+                decide(&History {
+                    ambiguous_before: false,
+                    attempts: &notes.attempts,
+                    says: notes.says,
+                    body: BodyCame::Whole,
+                    kept: Kept::No,
+                    asked_by: AskedBy::Nobody,
+                    client_gone: false,
+                })
+            });
+            notes.end = ending.map(|ending| ending.end);
+            (notes.end.unwrap_or(End::NotRetained), notes.attempts.clone())
+        });
+        if end == End::Unknown {
+            shared.terms.metrics.key(KeyEvent::Unknown);
+        }
+        let noted = shared.store.note(store::note(self.row, store::state(end), &attempts));
+        if !noted {
+            shared.commons.metrics.store_error("ledger");
+        }
+    }
+}
+
 /// What the key tells the stages below.
-fn standing(shared: &Shared, found: &Identified, first_sent: Instant) -> Standing {
+fn standing(shared: &Shared, found: &Identified, promised_until: Option<Instant>) -> Standing {
     let rules = &shared.terms.rules;
     let promised = found.sent && rules.upstream_dedupes == Some(true);
     Standing {
-        dedupes_until: promised.then(|| first_sent + rules.upstream_ttl),
+        dedupes_until: promised_until.filter(|_| promised),
         client_knows_identity: found.source.is_known_to_client(),
         outlives_client: true,
         ..Standing::default()

@@ -101,19 +101,30 @@ impl Orphans {
         None
     }
 
-    /// Forgets what can no longer be adopted; called every few seconds. `forget` is
-    /// told of the claims that nobody can ask for from now on.
-    pub fn sweep(&self, window_max: Duration, forget: impl Fn(&RecordId)) {
+    /// Takes up again what a process before this one left undelivered.
+    pub fn restore(&self, likeness: Likeness, key: Key, age: Duration) {
+        let Some(began) = Instant::now().checked_sub(age) else { return };
+        let client = Presence::default();
+        client.leave();
+        self.begin(likeness, key, client, began);
+    }
+
+    /// Forgets what can no longer be adopted; called every few seconds.
+    ///
+    /// Returns the claims that nobody can ask for from now on.
+    pub fn sweep(&self, window_max: Duration) -> Vec<(RecordId, Key)> {
+        let mut lapsed = Vec::new();
         self.0.retain(|(scope, _), orphans| {
             orphans.retain(|orphan| {
                 let late = orphan.began.elapsed() > window_max;
                 if late && !orphan.is_done() {
-                    forget(&record_id(scope, &orphan.key));
+                    lapsed.push((record_id(scope, &orphan.key), orphan.key.clone()));
                 }
                 !late && !orphan.is_done()
             });
             !orphans.is_empty()
         });
+        lapsed
     }
 }
 
@@ -187,9 +198,7 @@ mod tests {
         client.leave();
         tokio::time::advance(WINDOW + Duration::from_secs(1)).await;
         assert_eq!(orphans.adopt(&likeness(1), WINDOW).await, None);
-        let forgotten = std::cell::RefCell::new(Vec::new());
-        orphans.sweep(WINDOW, |id| forgotten.borrow_mut().push(*id));
-        assert_eq!(forgotten.into_inner().len(), 1, "its claim goes too");
+        assert_eq!(orphans.sweep(WINDOW).len(), 1, "its claim goes too");
         assert!(orphans.0.is_empty());
     }
 }

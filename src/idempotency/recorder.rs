@@ -9,8 +9,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::exchange::Body;
 use crate::exchange::body::BodyError;
+use crate::exchange::{Body, BoxFuture};
 
 /// A response's body that is read to its end, whether or not anybody listens.
 pub(super) struct Recorder {
@@ -25,11 +25,28 @@ struct Source {
     size: usize,
     /// Past it the answer is passed on and not kept.
     limit: usize,
-    settle: Option<Settle>,
+    stage: Stage,
+    /// The end of the body, which waits until the claim is settled.
+    held: Option<Last>,
 }
 
-/// Called once with what came: the whole body, if it fits, and whether it broke off.
-pub(super) type Settle = Box<dyn FnOnce(Came) + Send>;
+type Last = Option<Result<Frame<Bytes>, BodyError>>;
+
+/// How far the settling is.
+enum Stage {
+    Reading(Box<dyn Settle>),
+    Settling(BoxFuture<()>),
+    Settled,
+}
+
+/// What is told what came.
+pub(super) trait Settle: Send {
+    /// Called when the answer has begun to come, and the rest takes its time.
+    fn waits(&mut self);
+
+    /// Called once with what came; the end is passed on when this is done.
+    fn settle(self: Box<Self>, came: Came) -> BoxFuture<()>;
+}
 
 /// How a body came.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,33 +61,57 @@ pub(super) enum Came {
 
 impl Recorder {
     /// Reads `body`, keeps up to `limit` bytes, and tells `settle` before the end is passed on.
-    pub(super) fn record(body: Body, limit: usize, tasks: TaskTracker, settle: Settle) -> Body {
+    pub(super) async fn record(
+        body: Body,
+        limit: usize,
+        tasks: TaskTracker,
+        settle: Box<dyn Settle>,
+    ) -> Body {
         if body.is_empty() {
-            settle(Came::Whole(Bytes::new()));
+            settle.settle(Came::Whole(Bytes::new())).await;
             return body;
         }
-        let source = Source { body, taken: Vec::new(), size: 0, limit, settle: Some(settle) };
+        let stage = Stage::Reading(settle);
+        let source = Source { body, taken: Vec::new(), size: 0, limit, stage, held: None };
         Body::wrap(Self { source: Some(source), tasks })
     }
 }
 
 impl Source {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            None => self.settle_whole(),
-            Some(Err(_)) => self.settle(Came::Broken),
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Last> {
+        if self.held.is_none() {
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    if let Stage::Reading(settle) = &mut self.stage {
+                        settle.waits();
+                    }
+                    return Poll::Pending;
+                }
+            };
+            match self.came(&frame) {
+                None => return Poll::Ready(frame),
+                Some(came) => self.begin_settling(came),
+            }
+            self.held = Some(frame);
+        }
+        ready!(self.poll_settled(cx));
+        Poll::Ready(self.held.take().flatten())
+    }
+
+    /// What came, where this frame is the last that whoever passes it on can know of.
+    fn came(&mut self, frame: &Last) -> Option<Came> {
+        match frame {
+            None => Some(self.whole()),
+            Some(Err(_)) => Some(Came::Broken),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.take(data);
                 }
-                // Whoever passes this frame on may have passed on all there is.
-                if self.body.length() == Some(0) || frame.is_trailers() {
-                    self.settle_whole();
-                }
+                let last = self.body.length() == Some(0) || frame.is_trailers();
+                last.then(|| self.whole())
             }
         }
-        Poll::Ready(frame)
     }
 
     fn take(&mut self, data: &Bytes) {
@@ -82,20 +123,51 @@ impl Source {
         }
     }
 
-    fn settle_whole(&mut self) {
+    fn whole(&mut self) -> Came {
         if self.size > self.limit {
-            return self.settle(Came::TooLarge);
+            return Came::TooLarge;
         }
         // A copy of its own size: a slice would hold on to the whole read buffer.
         let mut whole = BytesMut::with_capacity(self.size);
         self.taken.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
-        self.settle(Came::Whole(whole.freeze()));
+        Came::Whole(whole.freeze())
     }
 
-    fn settle(&mut self, came: Came) {
-        if let Some(settle) = self.settle.take() {
-            settle(came);
+    fn begin_settling(&mut self, came: Came) {
+        if let Stage::Reading(settle) = std::mem::replace(&mut self.stage, Stage::Settled) {
+            self.stage = Stage::Settling(settle.settle(came));
         }
+    }
+
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Stage::Settling(settling) = &mut self.stage {
+            ready!(settling.as_mut().poll(cx));
+            self.stage = Stage::Settled;
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads on to the end, and settles, when nobody listens any more.
+    async fn finish(mut self) {
+        if let Stage::Reading(settle) = &mut self.stage {
+            settle.waits();
+        }
+        let last = Instant::now() + UNATTENDED_FOR;
+        while let Stage::Reading(_) = self.stage {
+            let frame = std::future::poll_fn(|cx| {
+                let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+                Poll::Ready(frame)
+            });
+            match timeout_at(last.min(Instant::now() + STILL_FOR), frame).await {
+                Ok(frame) => {
+                    if let Some(came) = self.came(&frame) {
+                        self.begin_settling(came);
+                    }
+                }
+                Err(_elapsed) => self.begin_settling(Came::Broken),
+            }
+        }
+        std::future::poll_fn(|cx| self.poll_settled(cx)).await;
     }
 }
 
@@ -111,32 +183,33 @@ impl http_body::Body for Recorder {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.as_ref().is_none_or(|source| source.body.is_end_stream())
+        let ended = |source: &Source| {
+            source.held.is_none()
+                && source.body.is_end_stream()
+                && matches!(source.stage, Stage::Settled)
+        };
+        self.source.as_ref().is_none_or(ended)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = self.source.as_ref().and_then(|source| source.body.length());
+        let left = self.source.as_ref().and_then(|source| {
+            let held = match &source.held {
+                Some(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+                Some(Some(Err(_)) | None) | None => 0,
+            };
+            Some(source.body.length()? + held as u64)
+        });
         left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let Some(mut source) = self.source.take().filter(|source| source.settle.is_some()) else {
-            return;
-        };
-        // Its client left: the answer is read to its end all the same, since it is paid for.
-        self.tasks.spawn(async move {
-            let last = Instant::now() + UNATTENDED_FOR;
-            loop {
-                let frame = std::future::poll_fn(|cx| source.poll(cx));
-                match timeout_at(last.min(Instant::now() + STILL_FOR), frame).await {
-                    Ok(Some(Ok(_))) => {}
-                    Ok(None | Some(Err(_))) => return,
-                    Err(_elapsed) => return source.settle(Came::Broken),
-                }
-            }
-        });
+        let settled = |source: &Source| matches!(source.stage, Stage::Settled);
+        if let Some(source) = self.source.take().filter(|source| !settled(source)) {
+            // Its client left: the answer is read to its end all the same, since it is paid for.
+            self.tasks.spawn(source.finish());
+        }
     }
 }
 
@@ -160,10 +233,9 @@ mod tests {
     }
 
     impl Claim {
-        fn record(&self, body: Body, limit: usize) -> Body {
-            let told = self.told.clone();
-            let settle = move |came| told.lock().expect("no test panics here").push(came);
-            Recorder::record(body, limit, self.tasks.clone(), Box::new(settle))
+        async fn record(&self, body: Body, limit: usize) -> Body {
+            let settle = Telling { told: self.told.clone(), waited: false };
+            Recorder::record(body, limit, self.tasks.clone(), Box::new(settle)).await
         }
 
         fn told(&self) -> Vec<Came> {
@@ -174,6 +246,25 @@ mod tests {
             self.tasks.close();
             self.tasks.wait().await;
             self.told()
+        }
+    }
+
+    /// Takes its time to settle, as a store does that is on disk.
+    struct Telling {
+        told: Arc<Mutex<Vec<Came>>>,
+        waited: bool,
+    }
+
+    impl Settle for Telling {
+        fn waits(&mut self) {
+            self.waited = true;
+        }
+
+        fn settle(self: Box<Self>, came: Came) -> BoxFuture<()> {
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                self.told.lock().expect("no test panics here").push(came);
+            })
         }
     }
 
@@ -188,7 +279,7 @@ mod tests {
         // After so many frames the body is over, as far as can be known.
         for (body, frames) in [(measured(&["ab", "cd"]), 2), (with_trailers(), 3), (pieces(), 3)] {
             let claim = Claim::default();
-            let mut body = claim.record(body, 100);
+            let mut body = claim.record(body, 100).await;
             for nth in 1..=frames {
                 assert_eq!(claim.told(), [], "before frame {nth} of {frames}");
                 drop(next(&mut body).await);
@@ -217,7 +308,7 @@ mod tests {
         ] {
             let claim = Claim::default();
             let length = body.length();
-            let mut body = claim.record(body, 4);
+            let mut body = claim.record(body, 4).await;
             assert_eq!(body.length(), length);
             assert_eq!(rest(&mut body).await, text);
             assert_eq!(claim.told(), [told], "{text}");
@@ -231,7 +322,7 @@ mod tests {
             let claim = Claim::default();
             let (upstream, body) = fed();
             let send = |piece| upstream.send(piece).expect("it is being read");
-            let mut body = claim.record(body, 100);
+            let mut body = claim.record(body, 100).await;
             send(data("ab"));
             assert_eq!(next(&mut body).await.as_deref(), Some("ab"));
             drop(body);
@@ -246,7 +337,7 @@ mod tests {
         let claim = Claim::default();
         let (_upstream, body) = fed();
         let started = Instant::now();
-        drop(claim.record(body, 100));
+        drop(claim.record(body, 100).await);
         assert_eq!(claim.told_later().await, [Came::Broken]);
         assert!(started.elapsed() >= STILL_FOR);
     }
@@ -256,7 +347,7 @@ mod tests {
         let claim = Claim::default();
         let (upstream, body) = fed();
         let started = Instant::now();
-        drop(claim.record(body, 100));
+        drop(claim.record(body, 100).await);
         let beats = async {
             while upstream.send(data("beat")).is_ok() {
                 tokio::time::sleep(STILL_FOR / 2).await;
@@ -274,7 +365,7 @@ mod tests {
         let claim = Claim::default();
         let (upstream, body) = fed();
         let slot = Arc::new(());
-        drop(claim.record(body.holding(slot.clone()), 100));
+        drop(claim.record(body.holding(slot.clone()), 100).await);
         tokio::task::yield_now().await;
         assert_eq!(Arc::strong_count(&slot), 2);
         drop(upstream);

@@ -11,7 +11,9 @@ use crate::exchange::trail::Replay;
 use crate::exchange::{Failure, Request, Response};
 use crate::idempotency::ask::{Ask, whole_fingerprint};
 use crate::idempotency::fingerprint::Fingerprint;
-use crate::idempotency::store::{Claim, Completed, Open, Reserved, Told, Waiter};
+use crate::idempotency::store::{
+    self, About, Asked, Claim, Completed, Open, Reserved, Told, Waiter,
+};
 use crate::idempotency::terms::Shared;
 use crate::idempotency::{InProgress, Mismatch};
 use crate::metrics::KeyEvent;
@@ -67,10 +69,12 @@ impl<'a> Repeat<'a> {
     /// Asks the store, and works out what its answer means; `None` where the key
     /// changed hands meanwhile.
     async fn ask(&mut self, request: &mut Request) -> Result<Option<Next>, Failure> {
-        let now = Instant::now();
-        let reserved = self.shared.store.reserve(self.ask.id, self.fingerprint, self.exchange, now);
-        let full = |_: &Failure| self.shared.commons.metrics.store_error("reserve");
-        match reserved.inspect_err(full)? {
+        let began = Instant::now();
+        let asked = self.asked(request);
+        let reserved = self.shared.store.reserve(&asked).await;
+        let metrics = &self.shared.commons.metrics;
+        metrics.store_operation("reserve", began.elapsed());
+        match reserved.inspect_err(|_failed| metrics.store_error("reserve"))? {
             Reserved::Claimed(claim) => Ok(Some(Next::Lead(claim))),
             Reserved::Completed(done) => self.completed(request, done).await.map(Some),
             Reserved::Unknown(open) => self.unknown(request, open).await,
@@ -108,7 +112,22 @@ impl<'a> Repeat<'a> {
         if !self.may_resend(request, &open) {
             return Err(Failure::OutcomeUnknown(open.exchange));
         }
-        Ok(self.shared.store.resume(self.ask.id, &open).map(Next::Lead))
+        let resumed = self.shared.store.resume(&self.asked(request), &open).await;
+        let failed = |_: &Failure| self.shared.commons.metrics.store_error("resume");
+        Ok(resumed.inspect_err(failed)?.map(Next::Lead))
+    }
+
+    /// What the store is asked.
+    fn asked(&self, request: &Request) -> Asked {
+        let keyless = self.ask.likeness.map(|(scope, _)| scope);
+        Asked {
+            id: self.ask.id,
+            key: self.ask.found.key.clone(),
+            fingerprint: self.fingerprint,
+            exchange: self.exchange,
+            scope: keyless,
+            about: about(self.shared.terms.metrics.name(), request),
+        }
     }
 
     async fn in_flight(
@@ -129,6 +148,9 @@ impl<'a> Repeat<'a> {
         let exchange = waiter.exchange;
         let told = if joins { waiter.told(left(until)).await } else { None };
         let Some(told) = told else { return Err(self.in_progress()) };
+        if matches!(told, Told::AskAgain) {
+            return Ok(None);
+        }
         if let Told::Failure(Failure::ClientGone | Failure::BadRequest(_)) = &told {
             // Its request never went out whole, by its own client's doing: that is
             // no answer to ours. The store says whether ours may go.
@@ -142,7 +164,7 @@ impl<'a> Repeat<'a> {
             }
             Told::Failure(failure) => Ok(Some(Next::Told(failure))),
             Told::TooLarge => Err(Failure::NotRetained { exchange, captured: Vec::new() }),
-            Told::Unknown => Err(Failure::OutcomeUnknown(exchange)),
+            Told::Unknown | Told::AskAgain => Err(Failure::OutcomeUnknown(exchange)),
         }
     }
 
@@ -203,10 +225,16 @@ impl<'a> Repeat<'a> {
             Resend::WhilePromised => {
                 let ttl = terms.rules.upstream_ttl;
                 // A tenth less: their clock began when the request arrived there.
-                open.first_sent.elapsed() < ttl.saturating_sub(ttl / 10)
+                open.age.is_some_and(|age| age < ttl.saturating_sub(ttl / 10))
             }
         }
     }
+}
+
+/// What the ledger says of a request: of its query the names alone.
+pub(super) fn about(route: &str, request: &Request) -> About {
+    let url = store::url(&request.origin, request.path.path(), request.query());
+    About { route: route.to_owned(), method: request.method.clone(), url }
 }
 
 fn left(until: Instant) -> Duration {

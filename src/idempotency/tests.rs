@@ -17,6 +17,7 @@ use crate::exchange::ending::{Decide, Ending, Resend};
 use crate::exchange::id::Names;
 use crate::exchange::trail::End;
 use crate::exchange::{Chance, Statuses};
+use crate::journal::Clock;
 use crate::metrics::Metrics;
 
 /// The defaults of `design.md`, section 4.2.
@@ -60,7 +61,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         },
     };
     let commons = Commons {
-        store: Store::Memory(Memory::new(1 << 20)),
+        store: Store::Memory(Memory::new(1 << 20, Clock::System)),
         orphans: Orphans::default(),
         suspensions: Suspensions::default(),
         secret: Secret::new([7; 32]),

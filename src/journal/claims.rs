@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::journal::bodies::Hash;
 use crate::journal::row::{NewRow, State, key_hash, signed};
-use crate::journal::{Delta, Fault, Journal, Moment, ROW_BYTES, Share};
+use crate::journal::{Delta, Fault, Journal, Moment, Pending, ROW_BYTES, Share};
 
 /// A key to be claimed.
 #[derive(Clone, Debug)]
@@ -117,6 +117,17 @@ pub struct Settle {
     pub keep: i64,
 }
 
+/// What came of ending a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It ended, and its answer is kept.
+    WithAnswer,
+    /// It ended, and no answer is kept.
+    WithoutAnswer,
+    /// It was no longer this owner's; nothing changed.
+    Late,
+}
+
 impl Journal {
     /// Claims a key, or says what has become of it.
     ///
@@ -129,7 +140,7 @@ impl Journal {
     /// Dropped, it may have been claimed: [`withdraw`](Self::withdraw) it.
     pub async fn reserve(&self, reserve: Reserve) -> Result<Found, Fault> {
         let now = self.now();
-        let fits = self.fits(Share::Keys, ROW_BYTES);
+        let room = self.room();
         let hash = key_hash(&reserve.row.key);
         let found = self.submit_if_room(move |connection, delta| {
             match holder(connection, hash, &reserve.id)? {
@@ -139,7 +150,7 @@ impl Journal {
                     insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed))
                 }
                 Some(held) => held.found(connection, now).map(Some),
-                None if !fits => Ok(None),
+                None if !room.fits(delta, Share::Keys, ROW_BYTES) => Ok(None),
                 None => insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed)),
             }
         })?;
@@ -222,35 +233,40 @@ impl Journal {
         });
     }
 
-    /// Ends a claim; false where it is no longer this owner's to end.
-    ///
-    /// An answer for which there is no room is left out.
+    /// Ends a claim, unless it is no longer this owner's to end. An answer for which
+    /// there is no room is left out.
     ///
     /// # Errors
     ///
     /// A [`Fault`]: in the file it is in flight as before, and unknown after a crash.
-    pub async fn settle(&self, seq: u64, epoch: u64, mut settle: Settle) -> Result<bool, Fault> {
+    ///
+    /// # Cancel safety
+    ///
+    /// It is done whether or not anybody waits for it.
+    pub fn settle(&self, seq: u64, epoch: u64, settle: Settle) -> Pending<Settled> {
         let now = self.now();
         let ledger = self.0.options.ledger_micros;
-        if settle.answer.as_ref().is_some_and(|answer| !self.fits(Share::Answers, answer.size)) {
-            settle.answer = None;
-        }
-        let loose_max = self.loose_max();
-        let settled = self.submit(move |connection, delta| {
+        let (room, loose_max) = (self.room(), self.loose_max());
+        self.submit(move |connection, delta| {
             let changed = end(connection, (seq, epoch), &settle, (now, ledger))?;
             if changed && !settle.holds {
                 delta.keys -= 1;
                 delta.loose += 1;
                 thin(connection, loose_max, delta)?;
             }
-            match &settle.answer {
-                Some(answer) if changed => keep(connection, seq, answer, now.wall + settle.ttl)?,
-                _ => return Ok(changed),
+            let answer = settle.answer.as_ref().filter(|answer| {
+                changed && settle.holds && room.fits(delta, Share::Answers, answer.size)
+            });
+            if let Some(answer) = answer {
+                keep(connection, seq, answer, now.wall + settle.ttl)?;
+                delta.answers += signed(answer.size);
             }
-            delta.answers += settle.answer.as_ref().map_or(0, |answer| signed(answer.size));
-            Ok(changed)
-        });
-        settled.await
+            Ok(match (changed, answer) {
+                (false, _) => Settled::Late,
+                (true, None) => Settled::WithoutAnswer,
+                (true, Some(_)) => Settled::WithAnswer,
+            })
+        })
     }
 
     /// Opens a key that nobody can ask for any more; its row stays in the ledger.

@@ -39,6 +39,26 @@ pub struct Entry {
     pub ended: Option<i64>,
 }
 
+impl Entry {
+    /// An exchange as it begins.
+    pub fn of(row: NewRow) -> Self {
+        Self {
+            seq: row.seq,
+            instance: row.instance,
+            route: row.route,
+            method: row.method,
+            url: row.url,
+            key: (!row.key.is_empty()).then_some(row.key),
+            state: State::InFlight,
+            attempts: Vec::new(),
+            status: None,
+            captured: Vec::new(),
+            began: row.began.wall,
+            ended: None,
+        }
+    }
+}
+
 /// One attempt, as the ledger shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -69,7 +89,7 @@ pub struct Filter {
 
 /// Reads the file beside whoever writes it.
 #[derive(Clone, Debug)]
-pub struct Readers(Option<Arc<Pool>>);
+pub struct Readers(Arc<Pool>);
 
 #[derive(Debug)]
 struct Pool {
@@ -176,12 +196,9 @@ impl Journal {
 
     async fn read<T: Send + 'static>(
         &self,
-        mut read: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Fault> {
-        let Some(pool) = self.0.readers.0.clone() else {
-            // In memory there is one connection, and few rows.
-            return self.submit(move |connection, _delta| read(connection)).await;
-        };
+        let pool = self.0.readers.0.clone();
         let reading = tokio::task::spawn_blocking(move || pool.read(read)).await;
         reading.map_or(Err(Fault::Unwritable), |read| read.map_err(|_error| Fault::Unwritable))
     }
@@ -189,11 +206,7 @@ impl Journal {
 
 impl Readers {
     pub(super) fn of(file: PathBuf) -> Self {
-        Self(Some(Arc::new(Pool { file, idle: Mutex::default() })))
-    }
-
-    pub(super) fn through_the_writer() -> Self {
-        Self(None)
+        Self(Arc::new(Pool { file, idle: Mutex::default() }))
     }
 }
 

@@ -40,15 +40,6 @@ pub use schema::OpenFault;
 use schema::Opened;
 use writer::{Job, Work};
 
-/// Where a journal is kept.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// In this folder, which one process uses.
-    Folder(PathBuf),
-    /// In this process, for as long as it lives.
-    Memory,
-}
-
 /// What a commit survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -61,8 +52,8 @@ pub enum Durability {
 /// How a journal is kept.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where.
-    pub place: Place,
+    /// In which folder; one process uses it.
+    pub folder: PathBuf,
     /// What a commit survives.
     pub durability: Durability,
     /// Bytes of keys and answers together.
@@ -103,7 +94,7 @@ struct Inner {
     queued: Arc<AtomicU64>,
     books: Arc<Books>,
     readers: ledger::Readers,
-    bodies: Option<Bodies>,
+    bodies: Bodies,
     boot: i64,
     options: Options,
 }
@@ -153,9 +144,9 @@ impl Journal {
         &self.0.books
     }
 
-    /// Where large bodies are kept; none where the journal is in memory.
-    pub fn bodies(&self) -> Option<&Bodies> {
-        self.0.bodies.as_ref()
+    /// Where large bodies are kept.
+    pub fn bodies(&self) -> &Bodies {
+        &self.0.bodies
     }
 
     /// The time, as rows are dated.
@@ -163,18 +154,9 @@ impl Journal {
         self.0.options.clock.now(self.0.boot)
     }
 
-    /// Whether another key, or an answer of so many bytes, still fits.
-    pub(crate) fn fits(&self, share: Share, bytes: u64) -> bool {
-        let books = &self.0.books;
-        let keys = books.keys.load(Ordering::Relaxed).saturating_mul(ROW_BYTES);
-        let used = keys.saturating_add(books.answers.load(Ordering::Relaxed));
-        let all = self.0.options.bytes_max;
-        let most = match share {
-            Share::Keys => all,
-            // The last part is for keys alone: a journal full of answers still takes them.
-            Share::Answers => all - all / KEYS_SHARE,
-        };
-        used.saturating_add(bytes) <= most
+    /// What still fits, to be asked in an operation.
+    pub(crate) fn room(&self) -> Room {
+        Room { books: self.0.books.clone(), bytes_max: self.0.options.bytes_max }
     }
 
     /// Keys and bytes that are kept.
@@ -244,7 +226,30 @@ impl Books {
 }
 
 /// An operation that was handed to the writer; it is done whether or not this is polled.
-pub(crate) type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
+pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send>>;
+
+/// What still fits.
+pub(crate) struct Room {
+    books: Arc<Books>,
+    bytes_max: u64,
+}
+
+impl Room {
+    /// Whether another key, or an answer of so many bytes, fits beside what `delta` adds.
+    pub(crate) fn fits(&self, delta: &Delta, share: Share, bytes: u64) -> bool {
+        let with = |count: &AtomicU64, change: i64| {
+            count.load(Ordering::Relaxed).saturating_add_signed(change)
+        };
+        let keys = with(&self.books.keys, delta.keys).saturating_mul(ROW_BYTES);
+        let used = keys.saturating_add(with(&self.books.answers, delta.answers));
+        let most = match share {
+            Share::Keys => self.bytes_max,
+            // The last part is for keys alone: a journal full of answers still takes them.
+            Share::Answers => self.bytes_max - self.bytes_max / KEYS_SHARE,
+        };
+        used.saturating_add(bytes) <= most
+    }
+}
 
 /// What room is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,9 +29,7 @@ impl Journal {
                 Ok((answers.looked_at.max(keys), files))
             });
             let (looked_at, files) = swept.await?;
-            if let Some(bodies) = self.bodies() {
-                files.iter().for_each(|hash| bodies.drop_file(hash));
-            }
+            files.iter().for_each(|hash| self.bodies().drop_file(hash));
             if looked_at < CHUNK {
                 break;
             }

@@ -1,1 +1,1 @@
-//! x
+//! What the journal's tests start from.

@@ -478,7 +478,13 @@ mod tests {
             let retry = Box::new(RequestParts { wait_until, ..*get() });
             retry.trail.with(|notes| {
                 let (outcome, status, did_nothing) = (Outcome::Throttled, None, true);
-                notes.attempts.push(Attempt { outcome, status, did_nothing, waited: SECOND });
+                notes.attempts.push(Attempt {
+                    outcome,
+                    status,
+                    did_nothing,
+                    waited: SECOND,
+                    at: std::time::UNIX_EPOCH,
+                });
             });
             assert_eq!(bench.send(retry).await.is_ok(), sent.len() == 2);
             assert_eq!(bench.sent(), sent);

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
 use crate::exchange::trail::{Notes, Presence, Replay, Stop, Trail};
 use crate::exchange::{Failure, Origin, Request, Response, answer};
+use crate::idempotency::store::{self, About};
+use crate::journal::State;
+use crate::journal::moment::micros;
 use crate::metrics::{Raised, RouteMetrics, Source};
-use crate::proxy::{close, local};
+use crate::proxy::{Proxy, close, local};
 
 /// Goes with an exchange from its request's head to its answer's last byte; what
 /// is known when it is dropped is counted and logged.
@@ -18,7 +22,7 @@ use crate::proxy::{close, local};
 pub(super) struct Finish {
     route: RouteMetrics,
     method: Method,
-    host: Option<Arc<str>>,
+    aim: Option<Aim>,
     began: Instant,
     trail: Trail,
     client: Presence,
@@ -42,7 +46,7 @@ impl Finish {
         Self {
             route,
             method,
-            host: None,
+            aim: None,
             began: Instant::now(),
             trail,
             client,
@@ -54,9 +58,33 @@ impl Finish {
         }
     }
 
-    /// Notes where the exchange goes, for the log.
-    pub(super) fn aimed_at(&mut self, origin: &Origin) {
-        self.host = Some(origin.host.clone());
+    /// Notes where the exchange goes, for the log, and for the ledger where it is retried.
+    pub(super) fn aimed_at(&mut self, origin: &Origin, target: &Uri, proxy: &Proxy) {
+        let target = target.path_and_query().cloned();
+        self.aim = Some(Aim { origin: origin.clone(), target, proxy: proxy.clone() });
+    }
+
+    /// An exchange without a key has a row of the ledger where it was retried.
+    fn note_retried(&self, notes: &mut Notes) {
+        let Some(aim) = self.aim.as_ref().filter(|_| self.routed && !notes.keyed) else { return };
+        if notes.attempts.len() < 2 {
+            return;
+        }
+        let commons = &aim.proxy.inner.commons;
+        let exchange = *notes.exchange.get_or_insert_with(|| commons.names.next());
+        let about = About {
+            route: self.route.name().to_owned(),
+            method: self.method.clone(),
+            url: aim.url(),
+        };
+        let mut began = commons.store.now();
+        began.wall -= micros(self.began.elapsed());
+        let good = self.status.is_some_and(|status| !is_error(status));
+        let state = if good { State::Completed } else { State::Failed };
+        let row = store::row(exchange, "", &about, began);
+        if !commons.store.note(store::note(row, state, &notes.attempts)) {
+            commons.metrics.store_error("ledger");
+        }
     }
 
     /// The answer as the client gets it; its body carries this to its last byte.
@@ -90,6 +118,27 @@ impl Finish {
         *answer.headers_mut() = response.headers;
         answer
     }
+}
+
+/// Where an exchange goes, and who keeps the ledger.
+#[derive(Debug)]
+struct Aim {
+    origin: Origin,
+    target: Option<PathAndQuery>,
+    proxy: Proxy,
+}
+
+impl Aim {
+    /// The URL as the ledger shows it.
+    fn url(&self) -> String {
+        let target = self.target.as_ref();
+        let path = target.map_or("/", PathAndQuery::path);
+        store::url(&self.origin, path, target.and_then(PathAndQuery::query))
+    }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// What of a request's body may still be to come when it is answered here.
@@ -132,6 +181,7 @@ impl Drop for Finish {
         self.route.exchange(&self.method, self.status, self.source);
         let took = self.began.elapsed();
         self.route.took(took);
+        self.trail.with(|notes| self.note_retried(notes));
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
@@ -144,7 +194,7 @@ impl Drop for Finish {
                 route = self.route.name(),
                 exchange = notes.exchange.map(tracing::field::display),
                 method = %self.method,
-                host = self.host.as_deref().unwrap_or_default(),
+                host = self.aim.as_ref().map_or("", |aim| &*aim.origin.host),
                 status = self.status.map_or(0, |status| status.as_u16()),
                 delivered = self.end == Some(BodyEnd::Whole),
                 attempts = notes.attempts.len(),

@@ -140,7 +140,7 @@ impl Proxy {
         let metrics = routed.map_or(&in_force.none, |routed| &routed.metrics).clone();
         let mut finish =
             Finish::new(metrics, method, trail.clone(), presence.clone(), routed.is_some());
-        finish.aimed_at(&origin);
+        finish.aimed_at(&origin, request.uri(), self);
         let wants_upgrade = version == Version::HTTP_11 && headers::asks_upgrade(request.headers());
         let switch = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
         let client = Client { user, presence };
@@ -202,6 +202,7 @@ impl Proxy {
             wait_until: None,
             wishes,
             standing: Standing::default(),
+            guard: None,
         })
     }
 }

@@ -13,9 +13,10 @@ use crate::exchange::body::{Caps, Held, Room};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::{Attempt, Stop};
 use crate::exchange::{
-    BoxFuture, Chance, Client, Failure, Origin, Outcome, Request, RequestParts, Response, Standing,
-    Trail, Upload, signature,
+    BoxFuture, Chance, Client, Failure, Guard, Origin, Outcome, Request, RequestParts, Response,
+    Standing, Trail, Upload, signature,
 };
+use crate::failpoint::Failpoint;
 use crate::metrics::RouteMetrics;
 use crate::retry::budget::{Budget, Receipt};
 use crate::retry::decision::{Decision, Facts, decide, repeatable};
@@ -107,6 +108,8 @@ struct Exchange {
     free_used: u32,
     ambiguous: bool,
     waited: Duration,
+    /// When the attempt under way began.
+    began: SystemTime,
 }
 
 /// What of a request is the same on each attempt.
@@ -123,6 +126,7 @@ struct Parts {
     wants_upgrade: bool,
     off: bool,
     standing: Standing,
+    guard: Option<Guard>,
 }
 
 impl Exchange {
@@ -146,6 +150,7 @@ impl Exchange {
             wants_upgrade: request.wants_upgrade,
             off: request.wishes.single_attempt || request.wants_upgrade,
             standing: request.standing,
+            guard: request.guard,
         };
         let ambiguous = parts.standing.ambiguous_before;
         Self {
@@ -157,6 +162,7 @@ impl Exchange {
             free_used: 0,
             ambiguous,
             waited: Duration::ZERO,
+            began: SystemTime::now(),
         }
     }
 
@@ -189,6 +195,8 @@ impl Exchange {
                         return result;
                     }
                     paid.spend();
+                    Failpoint::BetweenAttempts.pass();
+                    self.began = SystemTime::now();
                     kept = Some(result);
                 }
             }
@@ -221,6 +229,7 @@ impl Exchange {
             wait_until: Some(self.deadline()),
             wishes: crate::exchange::Wishes::default(),
             standing,
+            guard: parts.guard.clone(),
         })
     }
 
@@ -264,12 +273,12 @@ impl Exchange {
         } else {
             (result, Said::default())
         };
-        let waited = std::mem::take(&mut self.waited);
+        let (waited, at) = (std::mem::take(&mut self.waited), self.began);
         let (outcome, status) = (attempt.outcome, attempt.status);
         let did_nothing = attempt.did_nothing;
         self.ambiguous |= !did_nothing;
         self.parts.trail.with(|notes| {
-            notes.attempts.push(Attempt { outcome, status, did_nothing, waited });
+            notes.attempts.push(Attempt { outcome, status, did_nothing, waited, at });
             notes.says = said.says;
         });
         let good = outcome == Outcome::Done && attempt.status.is_some_and(|s| !s.is_server_error());

@@ -18,6 +18,7 @@ use tower::Service;
 use crate::exchange::body::{BodyEnd, BodyError, Upload, Watcher};
 use crate::exchange::headers;
 use crate::exchange::{Body, BoxFuture, Failure, Origin, Request, Response};
+use crate::failpoint::Failpoint;
 use crate::upstream::dial::{Connection, Speaks};
 use crate::upstream::load::Stream;
 use crate::upstream::pool::{Pool, Taken, Want};
@@ -55,6 +56,9 @@ impl Sender {
     ///
     /// Dropping it ends the attempt: an HTTP/1 connection is closed, an HTTP/2 stream reset.
     async fn send(self, request: Request) -> Result<Response, Failure> {
+        if let Some(guard) = &request.guard {
+            guard.check().await?;
+        }
         let started = Instant::now();
         let cut = earliest(self.times.attempt.map(|limit| started + limit), request.cut_at);
         let sent = Arc::new(AtomicBool::new(false));
@@ -108,7 +112,7 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<
         let unsent = match connection {
             Connection::Http1(mut sender) => {
                 for_http1(&mut parcel, &origin, upgrade);
-                match sender.try_send_request(parcel).await {
+                match written(sender.try_send_request(parcel)).await {
                     Ok(response) => {
                         believable(&response, upgrade)?;
                         return Ok(received(
@@ -122,7 +126,7 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<
             Connection::Http2(mut sender, load) => {
                 let stream = load.begin();
                 for_http2(&mut parcel, &origin);
-                match sender.try_send_request(parcel).await {
+                match written(sender.try_send_request(parcel)).await {
                     Ok(response) => {
                         believable(&response, upgrade)?;
                         pool.touch(&origin);
@@ -143,6 +147,19 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<
         // the first on which this attempt is really sent.
         parcel = unsent;
         taken = pool.take(&origin, want).await?;
+    }
+}
+
+/// Waits for an answer; a test may have the process die meanwhile.
+async fn written<T>(sending: impl Future<Output = T>) -> T {
+    if cfg!(debug_assertions) {
+        tokio::select! {
+            biased;
+            answer = sending => answer,
+            () = Failpoint::MidRequest.pass_soon() => std::future::pending().await,
+        }
+    } else {
+        sending.await
     }
 }
 

@@ -3,17 +3,79 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::*;
-use crate::exchange::id::Names;
+use crate::journal::moment::micros;
+use crate::journal::{Clock, Durability, Options, State};
 
 /// Makes an empty store that holds so many bytes.
-pub(super) type Make = fn(u64) -> Store;
+pub(super) type Make = fn(u64) -> Made;
+
+/// A store, and what goes with it.
+pub(super) struct Made {
+    store: Store,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl std::ops::Deref for Made {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// The clock that the tests advance.
+fn clock() -> Clock {
+    Clock::Steady(Moment { wall: 1 << 50, boot: 1, up: 1 << 40 }, Instant::now())
+}
+
+pub(super) fn in_memory(bytes_max: u64) -> Made {
+    Made { store: Store::Memory(Memory::new(bytes_max, clock())), _folder: None }
+}
+
+pub(super) fn on_disk(bytes_max: u64) -> Made {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = journal(folder.path(), bytes_max, clock());
+    Made { store: Store::Disk(Disk::new(journal, 1 << 20, 0)), _folder: Some(folder) }
+}
+
+/// As [`on_disk`], with nothing in memory: every answer is read from the file.
+pub(super) fn cold(bytes_max: u64) -> Made {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = journal(folder.path(), bytes_max, clock());
+    Made { store: Store::Disk(Disk::new(journal, 0, 0)), _folder: Some(folder) }
+}
+
+fn journal(folder: &std::path::Path, bytes_max: u64, clock: Clock) -> Journal {
+    let journal = Journal::open(Options {
+        folder: folder.join("journal"),
+        durability: Durability::Process,
+        bytes_max,
+        ledger_micros: micros(KEEP_KEY),
+        clock,
+    });
+    journal.expect("it is opened")
+}
+
+impl Store {
+    /// Waits until what was posted is done.
+    pub(super) async fn settle_down(&self) {
+        if let Some(journal) = self.journal() {
+            journal.newest().await.expect("it works");
+        }
+    }
+
+    async fn swept(&self) {
+        self.sweep().await.expect("it is swept");
+    }
+}
 
 pub(super) const ROOMY: u64 = 1 << 30;
 pub(super) const TTL: Duration = Duration::from_hours(24);
 pub(super) const KEEP_KEY: Duration = Duration::from_hours(90 * 24);
-const TICK: Duration = Duration::from_nanos(1);
+const TICK: Duration = Duration::from_micros(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Runs the whole contract.
@@ -26,17 +88,33 @@ async fn check(make: Make) {
     a_crowd(make(ROOMY)).await;
     the_end_of_time(make(ROOMY)).await;
     a_full_store(make).await;
-    forgetting(&make(ROOMY));
+    forgetting(make(ROOMY)).await;
+    by_hand(make(ROOMY)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn memory_keeps_the_contract() {
-    check(|bytes_max| Store::Memory(Memory::new(bytes_max))).await;
+    check(in_memory).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn disk_keeps_the_contract() {
+    check(on_disk).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn disk_keeps_the_contract_with_nothing_in_memory() {
+    check(cold).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_gives_one_claim_to_those_who_race() {
-    a_race(Store::Memory(Memory::new(ROOMY))).await;
+    a_race(in_memory(ROOMY)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn disk_gives_one_claim_to_those_who_race() {
+    a_race(on_disk(ROOMY)).await;
 }
 
 pub(super) fn id(n: u8) -> RecordId {
@@ -47,10 +125,26 @@ pub(super) fn print(n: u8) -> Fingerprint {
     Fingerprint([n; 32])
 }
 
-pub(super) fn exchange(nth: usize) -> ExchangeId {
-    let names = Names::new(1, std::time::UNIX_EPOCH);
-    let mut all = std::iter::repeat_with(|| names.next());
-    all.nth(nth).expect("names never end")
+/// Another exchange with every call.
+pub(super) fn exchange() -> ExchangeId {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    ExchangeId::from_parts(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed), 7)
+}
+
+/// A new exchange that asks for a key.
+pub(super) fn asked(n: u8, fingerprint: Option<Fingerprint>) -> Asked {
+    Asked {
+        id: id(n),
+        key: Key::parse(format!("key-{n}").as_bytes()).expect("a key"),
+        fingerprint,
+        exchange: exchange(),
+        scope: None,
+        about: About {
+            route: "r".to_owned(),
+            method: Method::POST,
+            url: "https://a.test/v1/jobs".to_owned(),
+        },
+    }
 }
 
 fn record(text: &'static str) -> Record {
@@ -67,154 +161,164 @@ pub(super) fn settlement(end: End) -> Settlement {
         told: Told::Answer(answer),
         ttl: TTL,
         keep_key: KEEP_KEY,
+        attempts: Vec::new(),
     }
 }
 
-fn reserve(store: &Store, n: u8) -> Reserved {
-    let reserved = store.reserve(id(n), Some(print(n)), exchange(0), Instant::now());
-    reserved.expect("there is room")
+async fn reserve(store: &Store, n: u8) -> Reserved {
+    store.reserve(&asked(n, Some(print(n)))).await.expect("there is room")
 }
 
-fn claim(store: &Store, n: u8) -> Claim {
-    match reserve(store, n) {
+async fn claim(store: &Store, n: u8) -> Claim {
+    match reserve(store, n).await {
         Reserved::Claimed(claim) => claim,
         other => panic!("the key is free: {other:?}"),
     }
 }
 
-fn waiter(store: &Store, n: u8) -> Waiter {
-    match reserve(store, n) {
+async fn waiter(store: &Store, n: u8) -> Waiter {
+    match reserve(store, n).await {
         Reserved::InFlight(waiter) => waiter,
         other => panic!("the key is in flight: {other:?}"),
     }
 }
 
-fn completed(store: &Store, n: u8) -> Completed {
-    match reserve(store, n) {
+async fn completed(store: &Store, n: u8) -> Completed {
+    match reserve(store, n).await {
         Reserved::Completed(completed) => completed,
         other => panic!("the key was answered: {other:?}"),
     }
 }
 
-fn open(store: &Store, n: u8) -> Open {
-    match reserve(store, n) {
+async fn open(store: &Store, n: u8) -> Open {
+    match reserve(store, n).await {
         Reserved::Unknown(open) => open,
         other => panic!("nobody knows of the key: {other:?}"),
     }
 }
 
+async fn resume(store: &Store, n: u8, open: &Open) -> Option<Claim> {
+    store.resume(&asked(n, Some(print(n))), open).await.expect("it can be asked")
+}
+
 /// NEW to IN FLIGHT and from there to each end, and from UNKNOWN on again.
-async fn each_transition(store: Store) {
-    let began = Instant::now();
+async fn each_transition(store: Made) {
     assert_eq!(store.size(), (0, 0));
-    claim(&store, 1).settle(settlement(End::Completed));
-    let done = completed(&store, 1);
+    let held = claim(&store, 1).await;
+    let exchange = held.exchange();
+    held.settle(settlement(End::Completed)).await;
+    let done = completed(&store, 1).await;
     assert_eq!(done.record.expect("it is kept").body(), "{\"id\":1}");
     assert_eq!(done.captured, [("job".to_owned(), "j-1".to_owned())]);
-    assert_eq!(done.exchange, exchange(0));
+    assert_eq!(done.exchange, exchange);
 
-    claim(&store, 2).settle(settlement(End::NotRetained));
-    assert!(completed(&store, 2).record.is_none(), "answered, and not kept");
+    claim(&store, 2).await.settle(settlement(End::NotRetained)).await;
+    assert!(completed(&store, 2).await.record.is_none(), "answered, and not kept");
 
-    claim(&store, 3).settle(settlement(End::Released));
-    drop(claim(&store, 3));
+    claim(&store, 3).await.settle(settlement(End::Released)).await;
+    drop(claim(&store, 3).await);
 
     // A random key that nobody can ask for leaves nothing, however it ended.
     for end in [End::Completed, End::NotRetained, End::Unknown] {
-        claim(&store, 4).settle(Settlement { stays: false, ..settlement(end) });
+        claim(&store, 4).await.settle(Settlement { stays: false, ..settlement(end) }).await;
     }
-    drop(claim(&store, 4));
+    drop(claim(&store, 4).await);
 
-    claim(&store, 5).settle(settlement(End::Unknown));
+    let held = claim(&store, 5).await;
+    let exchange = held.exchange();
+    held.settle(settlement(End::Unknown)).await;
     tokio::time::advance(SECOND).await;
-    let unknown = open(&store, 5);
-    assert_eq!((unknown.exchange, unknown.first_sent), (exchange(0), began));
-    let again = store.resume(id(5), &unknown).expect("it is still open");
+    let unknown = open(&store, 5).await;
+    assert_eq!((unknown.exchange, unknown.age), (exchange, Some(SECOND)));
+    let again = resume(&store, 5, &unknown).await.expect("it is still open");
     assert!(again.ambiguous_before());
-    assert_eq!((again.id(), again.first_sent()), (id(5), began), "the promise counts from here");
-    assert!(store.resume(id(5), &unknown).is_none(), "another was faster");
-    drop(waiter(&store, 5));
-    again.settle(settlement(End::Completed));
-    assert!(completed(&store, 5).record.is_some());
-    assert!(store.resume(id(5), &unknown).is_none(), "it is answered");
-    assert!(store.resume(id(6), &unknown).is_none(), "it was never there");
+    assert_eq!((again.id(), again.exchange()), (id(5), exchange), "the row goes on");
+    let promised = again.promised_until(SECOND * 3);
+    assert_eq!(promised, Some(Instant::now() + SECOND * 2), "it counts from the first sending");
+    assert_eq!(again.promised_until(SECOND / 2), None, "and is over by then");
+    assert!(resume(&store, 5, &unknown).await.is_none(), "another was faster");
+    drop(waiter(&store, 5).await);
+    again.settle(settlement(End::Completed)).await;
+    assert!(completed(&store, 5).await.record.is_some());
+    assert!(resume(&store, 5, &unknown).await.is_none(), "it is answered");
+    assert!(resume(&store, 6, &unknown).await.is_none(), "it was never there");
     assert_eq!(store.size().0, 3);
 }
 
 /// Whoever panics, or is dropped on the way, leaves its claim open, never free.
-async fn an_unsettled_claim(store: Store) {
-    drop(claim(&store, 1));
-    let mut sending = claim(&store, 1);
-    let mut waits = waiter(&store, 1);
+async fn an_unsettled_claim(store: Made) {
+    drop(claim(&store, 1).await);
+    let mut sending = claim(&store, 1).await;
+    let mut waits = waiter(&store, 1).await;
     sending.begin_sending();
     drop(sending);
     assert!(matches!(waits.told(SECOND).await, Some(Told::Unknown)));
-    let unknown = open(&store, 1);
+    let unknown = open(&store, 1).await;
     assert_eq!(unknown.fingerprint, Some(print(1)));
 
     // One that was taken up again stays open, though it sent nothing this time.
-    drop(store.resume(id(1), &unknown).expect("it is open"));
-    let after = open(&store, 1);
+    drop(resume(&store, 1, &unknown).await.expect("it is open"));
+    let after = open(&store, 1).await;
     assert_ne!(after.epoch, unknown.epoch, "each life has its own epoch");
-    assert!(store.resume(id(1), &unknown).is_none(), "what was read in an earlier life");
-    drop(store.resume(id(1), &after).expect("what was read in this one"));
+    assert!(resume(&store, 1, &unknown).await.is_none(), "what was read in an earlier life");
+    drop(resume(&store, 1, &after).await.expect("what was read in this one"));
 }
 
 /// An owner that lost its claim changes nothing in the life that came after.
-async fn a_late_owner(store: Store) {
-    let late = claim(&store, 1);
+async fn a_late_owner(store: Made) {
+    let late = claim(&store, 1).await;
     let late_identifier = late.identifier();
     // Its lease is lost: somebody else finds the key open and sends again.
-    store.settle(&late, settlement(End::Unknown));
-    let owner = store.resume(id(1), &open(&store, 1)).expect("it is open");
+    store.settle(&late, &settlement(End::Unknown)).await;
+    let found = open(&store, 1).await;
+    let owner = resume(&store, 1, &found).await.expect("it is open");
     for end in [End::Completed, End::NotRetained, End::Released, End::Unknown] {
-        store.settle(&late, settlement(end));
-        drop(waiter(&store, 1));
+        store.settle(&late, &settlement(end)).await;
+        drop(waiter(&store, 1).await);
     }
     late_identifier(print(99));
     late.identify(print(98));
     drop(late);
-    let mut waits = waiter(&store, 1);
+    let mut waits = waiter(&store, 1).await;
     assert_eq!(waits.fingerprint(SECOND).await, Some(print(1)));
-    owner.settle(settlement(End::Completed));
-    let done = completed(&store, 1);
+    owner.settle(settlement(End::Completed)).await;
+    let done = completed(&store, 1).await;
     assert_eq!(done.fingerprint, Some(print(1)));
 
     // Nor where the key went on to be free, and was claimed by another order.
-    let late = claim(&store, 2);
-    store.settle(&late, settlement(End::Released));
-    let owner = claim(&store, 2);
+    let late = claim(&store, 2).await;
+    store.settle(&late, &settlement(End::Released)).await;
+    let owner = claim(&store, 2).await;
     drop(late);
-    drop(waiter(&store, 2));
-    owner.settle(settlement(End::Completed));
-    assert!(completed(&store, 2).record.is_some());
+    drop(waiter(&store, 2).await);
+    owner.settle(settlement(End::Completed)).await;
+    assert!(completed(&store, 2).await.record.is_some());
 }
 
 /// What was asked is told with every state, from when it is known.
-async fn fingerprints(store: Store) {
-    let now = Instant::now();
-    let reserve = |n| store.reserve(id(n), None, exchange(0), now).expect("there is room");
-    let Reserved::Claimed(claim) = reserve(1) else { panic!("the key is free") };
-    let Reserved::InFlight(mut waits) = reserve(1) else { panic!("it is in flight") };
+async fn fingerprints(store: Made) {
+    let reserve = async |n| store.reserve(&asked(n, None)).await.expect("there is room");
+    let Reserved::Claimed(claim) = reserve(1).await else { panic!("the key is free") };
+    let Reserved::InFlight(mut waits) = reserve(1).await else { panic!("it is in flight") };
     assert_eq!(waits.fingerprint(SECOND).await, None, "it is still uploading");
     claim.identify(print(1));
     assert_eq!(waits.fingerprint(SECOND).await, Some(print(1)));
-    claim.settle(settlement(End::Completed));
-    assert_eq!(completed(&store, 1).fingerprint, Some(print(1)));
+    claim.settle(settlement(End::Completed)).await;
+    assert_eq!(completed(&store, 1).await.fingerprint, Some(print(1)));
 
-    let Reserved::Claimed(claim) = reserve(2) else { panic!("the key is free") };
+    let Reserved::Claimed(claim) = reserve(2).await else { panic!("the key is free") };
     let identify = claim.identifier();
-    let Reserved::InFlight(mut waits) = reserve(2) else { panic!("it is in flight") };
+    let Reserved::InFlight(mut waits) = reserve(2).await else { panic!("it is in flight") };
     // An answer may come before the request is complete.
-    claim.settle(settlement(End::Unknown));
+    claim.settle(settlement(End::Unknown)).await;
     assert_eq!(waits.fingerprint(SECOND).await, None, "it ended before that was known");
-    assert_eq!(open(&store, 2).fingerprint, None);
+    assert_eq!(open(&store, 2).await.fingerprint, None);
     identify(print(2));
-    assert_eq!(open(&store, 2).fingerprint, Some(print(2)));
+    assert_eq!(open(&store, 2).await.fingerprint, Some(print(2)));
 }
 
 /// Everyone who waits is told how it ended, and waking claims nothing.
-async fn waiters(store: Store) {
+async fn waiters(store: Made) {
     let ends = [
         (End::Completed, Told::Answer(record("a"))),
         (End::Released, Told::Failure(Failure::Refused)),
@@ -222,13 +326,16 @@ async fn waiters(store: Store) {
         (End::Unknown, Told::Unknown),
     ];
     for (n, (end, told)) in (1..).zip(ends) {
-        let held = claim(&store, n);
-        let mut waiting = [(); 3].map(|()| waiter(&store, n));
+        let held = claim(&store, n).await;
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            waiting.push(waiter(&store, n).await);
+        }
         for waits in &mut waiting {
             assert!(waits.told(SECOND).await.is_none(), "it is still in flight");
         }
         let late = waiting[0].clone();
-        held.settle(Settlement { told: told.clone(), ..settlement(end) });
+        held.settle(Settlement { told: told.clone(), ..settlement(end) }).await;
         for mut waits in waiting.into_iter().chain([late]) {
             let heard = waits.told(Duration::ZERO).await.expect("it has ended");
             assert_eq!(format!("{heard:?}"), format!("{told:?}"), "{end:?}");
@@ -237,17 +344,16 @@ async fn waiters(store: Store) {
 }
 
 /// Of many that ask at one time, one gets the claim and the rest its answer.
-async fn a_crowd(store: Store) {
+async fn a_crowd(store: Made) {
     let mut asking = JoinSet::new();
-    for nth in 0..200 {
+    for _ in 0..200 {
         let store = store.clone();
         asking.spawn(async move {
-            let asked = store.reserve(id(1), Some(print(1)), exchange(nth), Instant::now());
-            match asked.expect("there is room") {
+            match reserve(&store, 1).await {
                 Reserved::Claimed(mut claim) => {
                     claim.begin_sending();
                     tokio::time::sleep(SECOND).await;
-                    claim.settle(settlement(End::Completed));
+                    claim.settle(settlement(End::Completed)).await;
                     1
                 }
                 Reserved::InFlight(mut waits) => {
@@ -259,22 +365,25 @@ async fn a_crowd(store: Store) {
         });
     }
     assert_eq!(asking.join_all().await.into_iter().sum::<u32>(), 1);
-    claim(&store, 2).settle(settlement(End::Unknown));
-    let seen = [(); 200].map(|()| open(&store, 2));
-    let resumed: Vec<Claim> = seen.iter().filter_map(|open| store.resume(id(2), open)).collect();
+    claim(&store, 2).await.settle(settlement(End::Unknown)).await;
+    let seen = open(&store, 2).await;
+    let mut resumed = Vec::new();
+    for _ in 0..200 {
+        resumed.extend(resume(&store, 2, &seen).await);
+    }
     assert_eq!(resumed.len(), 1);
 }
 
 /// The same, on threads that really run at one time.
-async fn a_race(store: Store) {
+async fn a_race(store: Made) {
     for round in 0..20 {
         let mut asking = JoinSet::new();
         let together = std::sync::Arc::new(tokio::sync::Barrier::new(50));
-        for nth in 0..50 {
+        for _ in 0..50 {
             let (store, together) = (store.clone(), together.clone());
             asking.spawn(async move {
                 together.wait().await;
-                store.reserve(id(round), None, exchange(nth), Instant::now())
+                store.reserve(&asked(round, None)).await
             });
         }
         let asked = asking.join_all().await;
@@ -284,41 +393,41 @@ async fn a_race(store: Store) {
 }
 
 /// An answer goes, then its key; what nobody knows never goes.
-async fn the_end_of_time(store: Store) {
+async fn the_end_of_time(store: Made) {
     for sweeps in [false, true] {
-        claim(&store, 1).settle(settlement(End::Completed));
-        claim(&store, 2)
-            .settle(Settlement { keep_key: Duration::ZERO, ..settlement(End::Completed) });
-        claim(&store, 3).settle(settlement(End::Unknown));
-        let held = claim(&store, 4);
+        claim(&store, 1).await.settle(settlement(End::Completed)).await;
+        let brief = Settlement { keep_key: Duration::ZERO, ..settlement(End::Completed) };
+        claim(&store, 2).await.settle(brief).await;
+        claim(&store, 3).await.settle(settlement(End::Unknown)).await;
+        let held = claim(&store, 4).await;
         let full = store.size().1;
         tokio::time::advance(TTL.saturating_sub(TICK)).await;
-        store.sweep(Instant::now());
-        assert!(completed(&store, 1).record.is_some());
-        assert!(completed(&store, 2).record.is_some());
+        store.swept().await;
+        assert!(completed(&store, 1).await.record.is_some());
+        assert!(completed(&store, 2).await.record.is_some());
         tokio::time::advance(TICK).await;
         if sweeps {
-            store.sweep(Instant::now());
+            store.swept().await;
             assert_eq!(store.size().0, 3);
         }
-        let done = completed(&store, 1);
+        let done = completed(&store, 1).await;
         assert!(done.record.is_none(), "the key outlives the answer");
         assert_eq!(done.captured.len(), 1, "and so do the ids");
-        assert!(store.size().1 < full);
-        drop(claim(&store, 2));
+        assert!(!sweeps || store.size().1 < full);
+        drop(claim(&store, 2).await);
         tokio::time::advance(KEEP_KEY.saturating_sub(TICK)).await;
-        store.sweep(Instant::now());
-        drop(completed(&store, 1));
+        store.swept().await;
+        drop(completed(&store, 1).await);
         tokio::time::advance(TICK + KEEP_KEY * 10).await;
         if sweeps {
-            store.sweep(Instant::now());
+            store.swept().await;
             assert_eq!(store.size().0, 2);
         }
-        drop(claim(&store, 1));
-        drop(waiter(&store, 4));
-        open(&store, 3);
+        drop(claim(&store, 1).await);
+        drop(waiter(&store, 4).await);
+        open(&store, 3).await;
         drop(held);
-        store.forget(&id(3));
+        forget(&store, 3).await;
         assert_eq!(store.size(), (0, 0), "everything was given back");
     }
 }
@@ -326,9 +435,9 @@ async fn the_end_of_time(store: Store) {
 /// A full store takes no new key, and keeps a key whose answer it cannot take.
 async fn a_full_store(make: Make) {
     let probe = make(ROOMY);
-    let held = claim(&probe, 1);
+    let held = claim(&probe, 1).await;
     let one = probe.size().1;
-    held.settle(settlement(End::Completed));
+    held.settle(settlement(End::Completed)).await;
     let with_answer = probe.size().1;
 
     // An eighth is for keys alone, so that a store full of answers still takes some.
@@ -337,46 +446,90 @@ async fn a_full_store(make: Make) {
         .expect("some room");
     for (room, keeps) in [(enough - 1, false), (enough, true)] {
         let store = make(room);
-        claim(&store, 1).settle(settlement(End::Completed));
-        assert_eq!(completed(&store, 1).record.is_some(), keeps, "{room} of {with_answer}");
+        claim(&store, 1).await.settle(settlement(End::Completed)).await;
+        assert_eq!(completed(&store, 1).await.record.is_some(), keeps, "{room} of {with_answer}");
         assert!(store.size().1 <= room);
     }
     let store = make(40 * one);
-    (1..=30).for_each(|nth| claim(&store, nth).settle(settlement(End::Completed)));
-    assert!(completed(&store, 1).record.is_some());
+    for nth in 1..=30 {
+        claim(&store, nth).await.settle(settlement(End::Completed)).await;
+    }
+    assert!(completed(&store, 1).await.record.is_some());
     assert!(
-        completed(&store, 30).record.is_none(),
+        completed(&store, 30).await.record.is_none(),
         "the answers' share is used up, the keys' is not"
     );
     for (room, fits) in [(2 * one - 1, false), (2 * one, true)] {
         let store = make(room);
-        let _held = claim(&store, 1);
-        let second = store.reserve(id(2), None, exchange(0), Instant::now());
+        let _held = claim(&store, 1).await;
+        let second = store.reserve(&asked(2, None)).await;
         assert_eq!(second.is_ok(), fits, "{room} for two of {one}");
         assert!(fits || matches!(second, Err(Failure::StoreUnavailable(_))));
-        drop(waiter(&store, 1));
+        drop(waiter(&store, 1).await);
     }
     // What is given back can be taken again.
     let store = make(one);
-    drop(claim(&store, 1));
+    drop(claim(&store, 1).await);
     let brief = Settlement { keep_key: Duration::ZERO, ..settlement(End::NotRetained) };
-    claim(&store, 2).settle(brief);
-    assert!(store.reserve(id(3), None, exchange(0), Instant::now()).is_err());
+    claim(&store, 2).await.settle(brief).await;
+    assert!(store.reserve(&asked(3, None)).await.is_err());
     tokio::time::advance(TTL).await;
-    store.sweep(Instant::now());
-    drop(claim(&store, 3));
+    store.swept().await;
+    drop(claim(&store, 3).await);
 }
 
 /// A key that is in flight cannot be forgotten; any other can.
-fn forgetting(store: &Store) {
-    store.forget(&id(1));
-    let held = claim(store, 1);
-    store.forget(&id(1));
-    drop(waiter(store, 1));
-    held.settle(settlement(End::Completed));
-    store.forget(&id(1));
-    claim(store, 1).settle(settlement(End::Unknown));
-    store.forget(&id(1));
-    drop(claim(store, 1));
+async fn forgetting(store: Made) {
+    forget(&store, 1).await;
+    let held = claim(&store, 1).await;
+    forget(&store, 1).await;
+    drop(waiter(&store, 1).await);
+    held.settle(settlement(End::Completed)).await;
+    forget(&store, 1).await;
+    claim(&store, 1).await.settle(settlement(End::Unknown)).await;
+    forget(&store, 1).await;
+    drop(claim(&store, 1).await);
+    store.settle_down().await;
     assert_eq!(store.size(), (0, 0));
+}
+
+async fn forget(store: &Store, n: u8) {
+    let asked = asked(n, None);
+    store.forget(&asked.id, &asked.key).await;
+}
+
+/// What nobody knows is settled by hand, once; what is known, or under way, is not.
+async fn by_hand(store: Made) {
+    let resolve =
+        async |exchange, verdict| store.resolve(exchange, verdict).await.expect("it can be asked");
+    let unknown = async |n| {
+        let held = claim(&store, n).await;
+        let exchange = held.exchange();
+        held.settle(settlement(End::Unknown)).await;
+        exchange
+    };
+    let landed = unknown(1).await;
+    assert!(matches!(resolve(landed, Verdict::Landed).await, Resolution::Settled(_)));
+    let done = completed(&store, 1).await;
+    assert!(done.record.is_none(), "its answer is not known");
+    assert_eq!((done.exchange, done.captured.len()), (landed, 1));
+    let stands = Resolution::Stands(State::Completed);
+    assert_eq!(resolve(landed, Verdict::Absent).await, stands, "the first word stands");
+
+    let absent = unknown(2).await;
+    assert!(matches!(resolve(absent, Verdict::Absent).await, Resolution::Settled(_)));
+    let held = claim(&store, 2).await;
+    assert_eq!(resolve(absent, Verdict::Landed).await, Resolution::Stands(State::Released));
+    let stands = Resolution::Stands(State::InFlight);
+    assert_eq!(resolve(held.exchange(), Verdict::Absent).await, stands);
+    assert_eq!(resolve(exchange(), Verdict::Absent).await, Resolution::Missing);
+
+    let free = async |n: u8| store.free(format!("key-{n}")).await.expect("it can be asked");
+    assert_eq!(free(2).await, Freed::Busy(State::InFlight));
+    drop(held);
+    unknown(3).await;
+    assert_eq!(free(3).await, Freed::Busy(State::Unknown));
+    assert_eq!(free(1).await, Freed::Ids(vec![id(1).0]));
+    assert_eq!(free(1).await, Freed::Ids(Vec::new()));
+    drop(claim(&store, 1).await);
 }

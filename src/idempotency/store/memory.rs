@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
@@ -13,9 +14,15 @@ use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::End;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::scope::RecordId;
+use crate::idempotency::store::claim::Name;
+use crate::idempotency::store::recent::Recent;
+use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
-    Claim, Completed, Open, Progress, Record, Reserved, Settlement, Stage, Store, Waiter,
+    Asked, Claim, Completed, Open, Record, Reserved, Settlement, Store, Waiter, ledger,
 };
+use crate::journal::ledger::Entry as Row;
+use crate::journal::resolve::{Freed, Resolution, Resolved, Verdict};
+use crate::journal::{Clock, Moment, State as Become};
 
 /// A store in memory; a clone shares it.
 #[derive(Clone, Debug)]
@@ -27,6 +34,8 @@ struct Inner {
     bytes: AtomicU64,
     bytes_max: u64,
     epochs: AtomicU64,
+    clock: Clock,
+    recent: Recent,
 }
 
 #[derive(Debug)]
@@ -34,7 +43,7 @@ struct Entry {
     epoch: u64,
     exchange: ExchangeId,
     fingerprint: Option<Fingerprint>,
-    first_sent: Instant,
+    first_sent: Moment,
     state: State,
 }
 
@@ -54,43 +63,45 @@ enum State {
 
 impl Memory {
     /// Keeps up to `bytes_max` bytes, keys and answers together.
-    pub fn new(bytes_max: u64) -> Self {
+    pub fn new(bytes_max: u64, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             entries: DashMap::new(),
             bytes: AtomicU64::new(0),
             bytes_max,
             epochs: AtomicU64::new(1),
+            clock,
+            recent: Recent::default(),
         }))
     }
 
-    pub(super) fn reserve(
-        &self,
-        store: &Store,
-        id: RecordId,
-        (fingerprint, exchange): (Option<Fingerprint>, ExchangeId),
-        now: Instant,
-    ) -> Result<Reserved, Failure> {
-        match self.0.entries.entry(id) {
+    pub(super) fn reserve(&self, store: &Store, asked: &Asked) -> Result<Reserved, Failure> {
+        let now = Instant::now();
+        let claim = match self.0.entries.entry(asked.id) {
             Place::Occupied(mut place) => {
                 if !place.get().is_gone(now) {
                     place.get_mut().expire(now, &self.0.bytes);
-                    return Ok(place.get().reserved());
+                    return Ok(place.get().reserved(self.now()));
                 }
                 self.0.give_back(&place.get().state);
-                let (entry, claim) = self.begin(store, id, (fingerprint, exchange), now);
+                let (entry, claim) = self.begin(store, asked);
                 self.0.bytes.fetch_add(ENTRY_BYTES, Ordering::Relaxed);
                 place.insert(entry);
-                Ok(Reserved::Claimed(claim))
+                claim
             }
             Place::Vacant(place) => {
                 if !self.0.take(ENTRY_BYTES, self.0.most()) {
                     return Err(Failure::StoreUnavailable("state.max_size is used up"));
                 }
-                let (entry, claim) = self.begin(store, id, (fingerprint, exchange), now);
+                let (entry, claim) = self.begin(store, asked);
                 place.insert(entry);
-                Ok(Reserved::Claimed(claim))
+                claim
             }
-        }
+        };
+        self.0.recent.begin(
+            Row::of(ledger::row(asked.exchange, asked.key.as_str(), &asked.about, self.now())),
+            asked.id,
+        );
+        Ok(Reserved::Claimed(claim))
     }
 
     pub(super) fn resume(&self, store: &Store, id: RecordId, open: &Open) -> Option<Claim> {
@@ -99,11 +110,11 @@ impl Memory {
         if !ours {
             return None;
         }
-        let asked = (entry.fingerprint, entry.exchange);
-        let (fresh, mut claim) = self.begin(store, id, asked, entry.first_sent);
-        claim.ambiguous_before = true;
-        *entry = fresh;
-        Some(claim)
+        let name = Name { id, exchange: entry.exchange, epoch: self.next_epoch() };
+        let (state, claim) = Self::flight(store, name, entry.fingerprint);
+        (entry.epoch, entry.state) = (name.epoch, state);
+        self.0.recent.change(name.exchange.parts(), |row| row.state = Become::InFlight);
+        Some(claim.again(open.age))
     }
 
     pub(super) fn identify(&self, id: &RecordId, epoch: u64, fingerprint: Fingerprint) {
@@ -114,12 +125,15 @@ impl Memory {
         }
     }
 
-    pub(super) fn settle(&self, id: RecordId, epoch: u64, settlement: Settlement) {
+    pub(super) fn settle(&self, id: RecordId, epoch: u64, settlement: &Settlement) {
         let Place::Occupied(mut place) = self.0.entries.entry(id) else { return };
         let current = place.get().epoch == epoch && matches!(place.get().state, State::InFlight(_));
         if !current {
             return; // a late owner changes nothing
         }
+        let ended = self.now().wall;
+        let end = |row: &mut Row| ledger::end(row, settlement, ended);
+        self.0.recent.change(place.get().exchange.parts(), end);
         if !settlement.stays || settlement.end == End::Released {
             self.0.give_back(&place.get().state);
             place.remove();
@@ -129,14 +143,73 @@ impl Memory {
             End::Completed | End::NotRetained => {
                 // The last part is for keys alone: a store full of answers still takes them.
                 let most = self.0.most() - self.0.most() / KEYS_SHARE;
-                let fits = |record: &Record| self.0.take(record.size(), most);
-                let record = settlement.record.filter(fits);
-                let kept_until = Instant::now() + settlement.ttl;
-                let known_until = kept_until + settlement.keep_key;
-                State::Completed { record, captured: settlement.captured, kept_until, known_until }
+                let fits = |record: &&Record| self.0.take(record.size(), most);
+                let record = settlement.record.as_ref().filter(fits).cloned();
+                let captured = settlement.captured.clone();
+                State::completed(record, captured, settlement.ttl, settlement.keep_key)
             }
             End::Unknown | End::Released => State::Unknown,
         };
+    }
+
+    /// Ends a claim that was dropped on its way.
+    pub(super) fn abandon(&self, claim: &Claim, open: bool) {
+        self.settle(claim.id(), claim.epoch(), &Settlement::abandoned(open));
+        if !open {
+            self.0.recent.withdraw(claim.exchange().parts());
+        }
+    }
+
+    /// Settles an unknown outcome by what an operator knows.
+    pub(super) fn resolve(&self, exchange: ExchangeId, verdict: Verdict) -> Resolution {
+        let parts = exchange.parts();
+        let Some((row, id)) = self.0.recent.change(parts, |_row| ()) else {
+            return Resolution::Missing;
+        };
+        if row.state != Become::Unknown {
+            return Resolution::Stands(row.state);
+        }
+        if let Some(id) = id
+            && let Place::Occupied(mut place) = self.0.entries.entry(id)
+            && matches!(place.get().state, State::Unknown)
+        {
+            match verdict {
+                Verdict::Landed => {
+                    let (none, kept) = (Duration::ZERO, RESOLVED_FOR);
+                    place.get_mut().state = State::completed(None, row.captured, none, kept);
+                }
+                Verdict::Absent => {
+                    self.0.give_back(&place.get().state);
+                    place.remove();
+                }
+            }
+        }
+        let (ended, state) = (self.now().wall, ledger::resolved(verdict));
+        self.0.recent.change(parts, |row| (row.state, row.ended) = (state, Some(ended)));
+        let keep = crate::journal::moment::micros(RESOLVED_FOR);
+        Resolution::Settled(Resolved { id: id.map(|id| id.0), shared_epoch: None, keep })
+    }
+
+    /// Opens a key by hand.
+    pub(super) fn free(&self, key: &str) -> Freed {
+        let rows = self.0.recent.with_key(key);
+        let held: Vec<(RecordId, Become)> =
+            rows.into_iter().filter(|(id, _)| self.0.entries.contains_key(id)).collect();
+        let busy =
+            |(_, state): &&(RecordId, Become)| matches!(state, Become::InFlight | Become::Unknown);
+        if let Some((_, state)) = held.iter().find(busy) {
+            return Freed::Busy(*state);
+        }
+        held.iter().for_each(|(id, _)| self.forget(id));
+        let mut ids: Vec<_> = held.into_iter().map(|(id, _)| id.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Freed::Ids(ids)
+    }
+
+    /// What was tried.
+    pub(super) fn ledger(&self) -> &Recent {
+        &self.0.recent
     }
 
     pub(super) fn forget(&self, id: &RecordId) {
@@ -161,27 +234,36 @@ impl Memory {
         (self.0.entries.len() as u64, self.0.bytes.load(Ordering::Relaxed))
     }
 
-    fn begin(
-        &self,
-        store: &Store,
-        id: RecordId,
-        (fingerprint, exchange): (Option<Fingerprint>, ExchangeId),
-        first_sent: Instant,
-    ) -> (Entry, Claim) {
-        let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
+    fn begin(&self, store: &Store, asked: &Asked) -> (Entry, Claim) {
+        let name = Name { id: asked.id, exchange: asked.exchange, epoch: self.next_epoch() };
+        let (state, claim) = Self::flight(store, name, asked.fingerprint);
+        let (epoch, exchange, fingerprint) = (name.epoch, name.exchange, asked.fingerprint);
+        (Entry { epoch, exchange, fingerprint, first_sent: self.now(), state }, claim)
+    }
+
+    fn flight(store: &Store, name: Name, fingerprint: Option<Fingerprint>) -> (State, Claim) {
         let (sender, receiver) = watch::channel(Progress { fingerprint, told: None });
-        let state = State::InFlight(receiver);
-        let entry = Entry { epoch, exchange, fingerprint, first_sent, state };
-        let claim = Claim {
-            id,
-            epoch,
-            first_sent,
-            ambiguous_before: false,
-            progress: sender,
-            store: store.clone(),
-            stage: Stage::Held,
-        };
-        (entry, claim)
+        (State::InFlight(receiver), Claim::fresh(store, name, sender))
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.0.epochs.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.0.clock.now(0)
+    }
+}
+
+impl State {
+    fn completed(
+        record: Option<Record>,
+        captured: Vec<(String, String)>,
+        ttl: Duration,
+        keep_key: Duration,
+    ) -> Self {
+        let kept_until = Instant::now() + ttl;
+        Self::Completed { record, captured, kept_until, known_until: kept_until + keep_key }
     }
 }
 
@@ -209,7 +291,7 @@ impl Inner {
 }
 
 impl Entry {
-    fn reserved(&self) -> Reserved {
+    fn reserved(&self, now: Moment) -> Reserved {
         match &self.state {
             State::InFlight(progress) => {
                 Reserved::InFlight(Waiter { exchange: self.exchange, progress: progress.clone() })
@@ -223,7 +305,7 @@ impl Entry {
             State::Unknown => Reserved::Unknown(Open {
                 fingerprint: self.fingerprint,
                 exchange: self.exchange,
-                first_sent: self.first_sent,
+                age: ledger::age(self.first_sent, now),
                 epoch: self.epoch,
             }),
         }
@@ -249,5 +331,7 @@ impl Entry {
 
 /// An eighth of the store is kept for keys: a quarter of a million of them in the default.
 const KEYS_SHARE: u64 = 8;
+/// What was settled by hand is known for as long as a derived key is.
+const RESOLVED_FOR: Duration = Duration::from_hours(90 * 24);
 /// What a key costs beside its answer: the entry, its place in the map, its channel.
 const ENTRY_BYTES: u64 = 512;

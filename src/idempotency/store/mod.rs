@@ -4,17 +4,25 @@
 //! NEW ─ reserve ─► IN FLIGHT ─ settle ─► COMPLETED ─ ttl ─► gone
 //!                      │  └───────────► gone (released: the key is free)
 //!                      └──────────────► UNKNOWN ─ resume ─► IN FLIGHT
+//!                                          └─ resolve ─► COMPLETED, or gone
 //! ```
 //!
 //! # Invariants
 //!
 //! - One claim a key at a time, and its epoch is checked whenever it is settled:
 //!   a late owner changes nothing.
+//! - A claim is as durable as the store is before whoever asked for it hears of it, and
+//!   so is its end before the last byte of the answer is passed on.
 //! - A claim that is dropped unsettled leaves UNKNOWN if anything may have been sent.
 //! - UNKNOWN never becomes anything else by time alone.
 
+pub mod claim;
+pub mod disk;
+mod ledger;
 pub mod memory;
 pub mod record;
+mod recent;
+mod waiter;
 
 #[cfg(test)]
 mod contract;
@@ -23,22 +31,59 @@ mod model;
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use http::Method;
 
 use crate::exchange::Failure;
 use crate::exchange::id::ExchangeId;
-use crate::exchange::trail::End;
+use crate::exchange::trail::{Attempt, End};
 use crate::idempotency::fingerprint::Fingerprint;
-use crate::idempotency::scope::RecordId;
+use crate::idempotency::key::Key;
+use crate::idempotency::scope::{RecordId, Scope};
+use crate::journal::ledger::{Entry, Filter, Note};
+use crate::journal::resolve::{Freed, Resolution, Verdict};
+use crate::journal::{Fault, Journal, Moment};
+pub use claim::Claim;
+pub use disk::Disk;
+pub use ledger::{note, row, state, url};
 pub use memory::Memory;
 pub use record::Record;
+pub use waiter::Waiter;
 
 /// Where claims and records are kept.
 #[derive(Clone, Debug)]
 pub enum Store {
     /// In this process, for as long as it lives.
     Memory(Memory),
+    /// In the journal, with what is asked for most in memory.
+    Disk(Disk),
+}
+
+/// What is asked of a store for an exchange.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What the key is found by.
+    pub id: RecordId,
+    /// The key.
+    pub key: Key,
+    /// What is asked, where that is known.
+    pub fingerprint: Option<Fingerprint>,
+    /// The exchange that asks.
+    pub exchange: ExchangeId,
+    /// Where an equal request may take the key over: it is nobody's who could ask for it.
+    pub scope: Option<Scope>,
+    /// What the ledger says of the request.
+    pub about: About,
+}
+
+/// What the ledger says of a request.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The name of the route.
+    pub route: String,
+    /// The method.
+    pub method: Method,
+    /// The URL without its query's values.
+    pub url: String,
 }
 
 /// What a store answers to whoever wants a key.
@@ -74,8 +119,8 @@ pub struct Open {
     pub fingerprint: Option<Fingerprint>,
     /// The exchange that tried it.
     pub exchange: ExchangeId,
-    /// When it first went upstream.
-    pub first_sent: Instant,
+    /// How long ago it first went upstream, at the most; `None` where nobody can say.
+    pub age: Option<Duration>,
     /// Which of its lives this is; [`Store::resume`] wants it.
     pub epoch: u64,
 }
@@ -97,6 +142,8 @@ pub struct Settlement {
     pub ttl: Duration,
     /// How long the key outlives its answer.
     pub keep_key: Duration,
+    /// What was tried.
+    pub attempts: Vec<Attempt>,
 }
 
 /// What those who wait for an exchange are told.
@@ -110,44 +157,8 @@ pub enum Told {
     TooLarge,
     /// Nobody knows what came of it.
     Unknown,
-}
-
-/// What is known of an exchange in flight.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
-    fingerprint: Option<Fingerprint>,
-    told: Option<Told>,
-}
-
-/// The right to send a key; it is settled once, or dropped.
-#[derive(Debug)]
-pub struct Claim {
-    id: RecordId,
-    epoch: u64,
-    first_sent: Instant,
-    ambiguous_before: bool,
-    progress: watch::Sender<Progress>,
-    store: Store,
-    stage: Stage,
-}
-
-/// How far a claim has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Nothing went upstream.
-    Held,
-    /// Something may have.
-    Sending,
-    /// It is over.
-    Settled,
-}
-
-/// Waits for the exchange that holds a claim.
-#[derive(Clone, Debug)]
-pub struct Waiter {
-    /// The exchange that holds it.
-    pub exchange: ExchangeId,
-    progress: watch::Receiver<Progress>,
+    /// It was about to be asked what has become of the key: ask too.
+    AskAgain,
 }
 
 impl Store {
@@ -155,38 +166,55 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Failure::StoreUnavailable`] when there is no room for another key.
-    pub fn reserve(
-        &self,
-        id: RecordId,
-        fingerprint: Option<Fingerprint>,
-        exchange: ExchangeId,
-        now: Instant,
-    ) -> Result<Reserved, Failure> {
+    /// [`Failure::StoreUnavailable`] when it cannot be claimed; nothing may be sent then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a claim that nobody takes is taken back.
+    pub async fn reserve(&self, asked: &Asked) -> Result<Reserved, Failure> {
         match self {
-            Self::Memory(memory) => memory.reserve(self, id, (fingerprint, exchange), now),
+            Self::Memory(memory) => memory.reserve(self, asked),
+            Self::Disk(disk) => disk.reserve(self, asked).await,
         }
     }
 
     /// Claims a key whose outcome is unknown, to send it again; `None` where
     /// somebody else was faster.
-    pub fn resume(&self, id: RecordId, open: &Open) -> Option<Claim> {
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::StoreUnavailable`] when it cannot be claimed; nothing may be sent then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a claim that nobody takes is unknown again.
+    pub async fn resume(&self, asked: &Asked, open: &Open) -> Result<Option<Claim>, Failure> {
         match self {
-            Self::Memory(memory) => memory.resume(self, id, open),
+            Self::Memory(memory) => Ok(memory.resume(self, asked.id, open)),
+            Self::Disk(disk) => disk.resume(self, asked, open).await,
         }
     }
 
     /// Forgets a key that nobody can ask for any more.
-    pub fn forget(&self, id: &RecordId) {
+    pub async fn forget(&self, id: &RecordId, key: &Key) {
         match self {
             Self::Memory(memory) => memory.forget(id),
+            Self::Disk(disk) => disk.forget(id, key).await,
         }
     }
 
     /// Drops what is past its time; called every few seconds.
-    pub fn sweep(&self, now: Instant) {
+    ///
+    /// # Errors
+    ///
+    /// When something could not be dropped; it goes another time.
+    pub async fn sweep(&self) -> Result<(), Fault> {
         match self {
-            Self::Memory(memory) => memory.sweep(now),
+            Self::Memory(memory) => {
+                memory.sweep(tokio::time::Instant::now());
+                Ok(())
+            }
+            Self::Disk(disk) => disk.sweep().await,
         }
     }
 
@@ -194,110 +222,136 @@ impl Store {
     pub fn size(&self) -> (u64, u64) {
         match self {
             Self::Memory(memory) => memory.size(),
+            Self::Disk(disk) => disk.journal().size(),
         }
     }
 
-    fn settle(&self, claim: &Claim, settlement: Settlement) {
+    /// What it is called where its state is shown.
+    pub fn kind(&self) -> &'static str {
         match self {
-            Self::Memory(memory) => memory.settle(claim.id, claim.epoch, settlement),
+            Self::Memory(_) => "memory",
+            Self::Disk(_) => "disk",
         }
     }
-}
 
-impl Claim {
-    /// Whether an attempt under this key, before this exchange, may have had an effect.
-    pub fn ambiguous_before(&self) -> bool {
-        self.ambiguous_before
-    }
-
-    /// When the key first went upstream.
-    pub fn first_sent(&self) -> Instant {
-        self.first_sent
-    }
-
-    /// The key's place in the store.
-    pub fn id(&self) -> RecordId {
-        self.id
-    }
-
-    /// Notes that from now on something may have been sent.
-    pub fn begin_sending(&mut self) {
-        self.stage = Stage::Sending;
-    }
-
-    /// Notes what is asked, once the body has been seen whole.
-    pub fn identify(&self, fingerprint: Fingerprint) {
-        match &self.store {
-            Store::Memory(memory) => memory.identify(&self.id, self.epoch, fingerprint),
+    /// Settles an unknown outcome by what an operator knows.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`]: it is unknown as before.
+    pub async fn resolve(
+        &self,
+        exchange: ExchangeId,
+        verdict: Verdict,
+    ) -> Result<Resolution, Fault> {
+        match self {
+            Self::Memory(memory) => Ok(memory.resolve(exchange, verdict)),
+            Self::Disk(disk) => disk.resolve(exchange, verdict).await,
         }
-        self.progress.send_modify(|progress| progress.fingerprint = Some(fingerprint));
     }
 
-    /// A handle that can only [`identify`](Self::identify).
-    pub fn identifier(&self) -> impl Fn(Fingerprint) + Send + use<> {
-        let (store, id, epoch) = (self.store.clone(), self.id, self.epoch);
-        let progress = self.progress.clone();
-        move |fingerprint| {
-            match &store {
-                Store::Memory(memory) => memory.identify(&id, epoch, fingerprint),
+    /// Opens a key by hand, unless it is in flight or unknown.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`]: it is as it was.
+    pub async fn free(&self, key: String) -> Result<Freed, Fault> {
+        match self {
+            Self::Memory(memory) => Ok(memory.free(&key)),
+            Self::Disk(disk) => disk.free(key).await,
+        }
+    }
+
+    /// Notes in the ledger an exchange that held no claim; false where it had no room.
+    pub fn note(&self, note: Note) -> bool {
+        match self {
+            Self::Memory(memory) => {
+                memory.ledger().note(note);
+                true
             }
-            progress.send_modify(|progress| progress.fingerprint = Some(fingerprint));
+            Self::Disk(disk) => disk.journal().note(note),
         }
     }
 
-    /// Ends the claim.
-    pub fn settle(mut self, settlement: Settlement) {
-        self.stage = Stage::Settled;
-        let told = settlement.told.clone();
-        self.store.settle(&self, settlement);
-        self.progress.send_modify(|progress| progress.told = Some(told));
+    /// The entries of the ledger that `filter` wants, newest first.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when they cannot be read.
+    pub async fn list(&self, filter: Filter) -> Result<Vec<Entry>, Fault> {
+        match self {
+            Self::Memory(memory) => Ok(memory.ledger().list(&filter)),
+            Self::Disk(disk) => disk.journal().list(filter).await,
+        }
+    }
+
+    /// One entry of the ledger.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when it cannot be read.
+    pub async fn show(&self, exchange: ExchangeId) -> Result<Option<Entry>, Fault> {
+        let (seq, instance) = exchange.parts();
+        match self {
+            Self::Memory(memory) => Ok(memory.ledger().show(seq, instance)),
+            Self::Disk(disk) => disk.journal().show(seq, instance).await,
+        }
+    }
+
+    /// The time, as the ledger dates its rows.
+    pub fn now(&self) -> Moment {
+        match self {
+            Self::Memory(memory) => memory.now(),
+            Self::Disk(disk) => disk.journal().now(),
+        }
+    }
+
+    /// The journal, where there is one.
+    pub fn journal(&self) -> Option<&Journal> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Disk(disk) => Some(disk.journal()),
+        }
+    }
+
+    async fn settle(&self, claim: &Claim, settlement: &Settlement) {
+        match self {
+            Self::Memory(memory) => memory.settle(claim.id(), claim.epoch(), settlement),
+            Self::Disk(disk) => disk.settle(claim, settlement).await,
+        }
+    }
+
+    /// Ends a claim that was dropped on its way.
+    fn abandon(&self, claim: &Claim, open: bool) {
+        match self {
+            Self::Memory(memory) => memory.abandon(claim, open),
+            Self::Disk(disk) => disk.abandon(claim, open),
+        }
+    }
+
+    fn identify(&self, claim: &claim::Name, fingerprint: Fingerprint) {
+        match self {
+            Self::Memory(memory) => memory.identify(&claim.id, claim.epoch, fingerprint),
+            Self::Disk(disk) => disk.identify(claim, fingerprint),
+        }
+    }
+
+    fn land(&self, claim: &Claim, status: http::StatusCode, keep_key: Duration) {
+        match self {
+            Self::Memory(_) => {} // what is in memory does not outlive a crash
+            Self::Disk(disk) => disk.land(claim, status, keep_key),
+        }
     }
 }
 
-impl Drop for Claim {
-    /// Whoever panics, or is dropped on the way, leaves its claim open, never free.
-    fn drop(&mut self) {
-        if self.stage == Stage::Settled {
-            return;
-        }
-        let open = self.stage == Stage::Sending || self.ambiguous_before;
-        let settlement = Settlement {
-            end: if open { End::Unknown } else { End::Released },
-            stays: open,
-            record: None,
-            captured: Vec::new(),
-            told: Told::Unknown,
-            ttl: Duration::ZERO,
-            keep_key: Duration::ZERO,
-        };
-        self.store.settle(self, settlement);
-        self.progress.send_modify(|progress| progress.told = Some(Told::Unknown));
-    }
-}
-
-impl Waiter {
-    /// What the exchange in flight asks, once that is known; `None` where it ends before.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn fingerprint(&mut self, patience: Duration) -> Option<Fingerprint> {
-        let known = |progress: &Progress| progress.fingerprint.is_some() || progress.told.is_some();
-        let seen = timeout(patience, self.progress.wait_for(known)).await.ok()?.ok()?;
-        seen.fingerprint
-    }
-
-    /// What came of it; `None` where that takes longer than `patience`.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn told(&mut self, patience: Duration) -> Option<Told> {
-        let ended = |progress: &Progress| progress.told.is_some();
-        match timeout(patience, self.progress.wait_for(ended)).await {
-            Err(_elapsed) => None,
-            Ok(Err(_gone)) => Some(Told::Unknown),
-            Ok(Ok(progress)) => progress.told.clone(),
-        }
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::StoreUnavailable(match fault {
+            Fault::Full => "the disk with state.dir is full",
+            Fault::Crowded => "state.max_size is used up",
+            Fault::Behind => "the journal cannot keep up",
+            Fault::Damaged => "the journal is damaged",
+            Fault::Unwritable => "the journal cannot be written",
+        })
     }
 }

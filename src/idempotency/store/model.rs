@@ -4,13 +4,21 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokio::time::Instant;
 
-use super::contract::{KEEP_KEY, Make, ROOMY, TTL, exchange, id, print, settlement};
+use super::contract::{
+    KEEP_KEY, Made, Make, ROOMY, TTL, asked, in_memory, on_disk, print, settlement,
+};
 use super::*;
 
 #[test]
 fn memory_does_what_the_model_does() {
-    check(|bytes_max| Store::Memory(Memory::new(bytes_max)));
+    check(in_memory, 500);
+}
+
+#[test]
+fn disk_does_what_the_model_does() {
+    check(on_disk, 60);
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,15 +80,15 @@ impl Model {
 
 /// The store, the model beside it, and what was taken from the store so far.
 struct Play {
-    store: Store,
+    store: Made,
     model: Model,
     claims: HashMap<u8, Claim>,
     read: HashMap<u8, (Open, u32)>,
 }
 
 impl Play {
-    fn reserve(&mut self, n: u8) {
-        let reserved = self.store.reserve(id(n), Some(print(n)), exchange(0), Instant::now());
+    async fn reserve(&mut self, n: u8) {
+        let reserved = self.store.reserve(&asked(n, Some(print(n)))).await;
         match (reserved.expect("there is room"), self.model.state(n)) {
             (Reserved::Claimed(claim), None) => {
                 self.model.claim(n, false);
@@ -98,9 +106,10 @@ impl Play {
         }
     }
 
-    fn resume(&mut self, n: u8) {
+    async fn resume(&mut self, n: u8) {
         let Some((open, life)) = self.read.get(&n) else { return };
-        let resumed = self.store.resume(id(n), open);
+        let resumed = self.store.resume(&asked(n, Some(print(n))), open).await;
+        let resumed = resumed.expect("it can be asked");
         let current = *life == self.model.lives[&n];
         let wanted = current && matches!(self.model.state(n), Some(State::Unknown));
         assert_eq!(resumed.is_some(), wanted);
@@ -123,23 +132,23 @@ impl Play {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Reserve(n) => self.reserve(n),
-            Step::Resume(n) => self.resume(n),
+            Step::Reserve(n) => self.reserve(n).await,
+            Step::Resume(n) => self.resume(n).await,
             Step::Abandon(n, sending) => self.abandon(n, sending),
             Step::Settle(n, end) => {
                 if let Some(claim) = self.claims.remove(&n) {
-                    claim.settle(settlement(end));
+                    claim.settle(settlement(end)).await;
                     self.model.end(n, end);
                 }
             }
             Step::Pass(time) => tokio::time::advance(time).await,
             Step::Sweep => {
-                self.store.sweep(Instant::now());
+                self.store.sweep().await.expect("it is swept");
                 let known = (0..KEYS).filter(|n| self.model.state(*n).is_some()).count();
                 assert_eq!(self.store.size().0, known as u64);
             }
             Step::Forget(n) => {
-                self.store.forget(&id(n));
+                forget(&self.store, n).await;
                 if !matches!(self.model.state(n), Some(State::InFlight { .. })) {
                     self.model.states.remove(&n);
                 }
@@ -148,7 +157,7 @@ impl Play {
     }
 }
 
-async fn play(store: Store, script: &[Step]) {
+async fn play(store: Made, script: &[Step]) {
     let (model, claims, read) = (Model::default(), HashMap::new(), HashMap::new());
     let mut play = Play { store, model, claims, read };
     for step in script {
@@ -156,11 +165,19 @@ async fn play(store: Store, script: &[Step]) {
         assert!(play.store.size().0 <= u64::from(KEYS));
     }
     play.claims.clear();
-    (0..KEYS).for_each(|n| play.store.forget(&id(n)));
+    for n in 0..KEYS {
+        forget(&play.store, n).await;
+    }
+    play.store.settle_down().await;
     assert_eq!(play.store.size(), (0, 0), "everything was given back");
 }
 
-fn check(make: Make) {
+async fn forget(store: &Store, n: u8) {
+    let asked = asked(n, None);
+    store.forget(&asked.id, &asked.key).await;
+}
+
+fn check(make: Make, cases: u32) {
     let ends = vec![End::Completed, End::NotRetained, End::Released, End::Unknown];
     let key = || 0..KEYS;
     let step = prop_oneof![
@@ -172,11 +189,11 @@ fn check(make: Make) {
         1 => Just(Step::Sweep),
         1 => key().prop_map(Step::Forget),
     ];
-    let mut runner = TestRunner::new(Config::with_cases(500));
+    let mut runner = TestRunner::new(Config::with_cases(cases));
     let held = runner.run(&prop::collection::vec(step, 0..60), |script| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
-        runtime.block_on(play(make(ROOMY), &script));
+        runtime.block_on(async { play(make(ROOMY), &script).await });
         Ok(())
     });
     held.expect("the store does what the model does");

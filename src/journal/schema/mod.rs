@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params}
 
 use crate::journal::ledger::Readers;
 use crate::journal::row::State;
-use crate::journal::{Bodies, Delta, Durability, Moment, Options, Place};
+use crate::journal::{Bodies, Delta, Durability, Moment, Options};
 
 /// Why a journal could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ pub(super) struct Opened {
     pub(super) boot: i64,
     pub(super) delta: Delta,
     pub(super) readers: Readers,
-    pub(super) bodies: Option<Bodies>,
+    pub(super) bodies: Bodies,
 }
 
 /// Opens it, checks it, brings it up to date, and ends what was under way.
@@ -75,23 +75,10 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenFault> {
     if rusqlite::version_number() < LIBRARY_MIN {
         return Err(OpenFault::Library(rusqlite::version()));
     }
-    let (mut connection, readers, bodies) = match &options.place {
-        Place::Memory => {
-            let connection = Connection::open_in_memory();
-            let connection = connection.map_err(|error| damaged(Path::new("memory"), &error))?;
-            (connection, Readers::through_the_writer(), None)
-        }
-        Place::Folder(folder) => {
-            let (connection, file) = open_file(folder, options.durability)?;
-            let bodies = Bodies::open(&folder.join("bodies"));
-            let bodies = bodies.map_err(|error| unusable(&folder.join("bodies"), error))?;
-            (connection, Readers::of(file), Some(bodies))
-        }
-    };
-    let file = match &options.place {
-        Place::Memory => PathBuf::from("memory"),
-        Place::Folder(folder) => folder.join(FILE),
-    };
+    let folder = &options.folder;
+    let (mut connection, file) = open_file(folder, options.durability)?;
+    let bodies = Bodies::open(&folder.join(BODIES));
+    let bodies = bodies.map_err(|error| unusable(&folder.join(BODIES), error))?;
     let fault = |error: &rusqlite::Error| damaged(&file, error);
     migrate(&mut connection, &file)?;
     let boot = boot(&connection).map_err(|error| fault(&error))?;
@@ -102,10 +89,9 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenFault> {
             Ok(Delta { keys: row.get(0)?, loose: row.get(1)?, answers: row.get(2)? })
         })
         .map_err(|error| fault(&error))?;
-    if let Some(bodies) = &bodies {
-        let known = |hash: &[u8; 32]| super::bodies::is_filed(&connection, hash);
-        bodies.drop_strangers(known).map_err(|error| fault(&error))?;
-    }
+    let known = |hash: &[u8; 32]| super::bodies::is_filed(&connection, hash);
+    bodies.drop_strangers(known).map_err(|error| fault(&error))?;
+    let readers = Readers::of(file.clone());
     Ok(Opened { connection, boot, delta, readers, bodies })
 }
 
@@ -322,6 +308,8 @@ fn quoted(path: &Path) -> String {
 
 /// The file's name in its folder.
 pub const FILE: &str = "journal.sqlite";
+/// The folder of large bodies, beside it.
+const BODIES: &str = "bodies";
 
 /// "SMKY": whose file it is.
 const APPLICATION: i64 = 0x534d_4b59;

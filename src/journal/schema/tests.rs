@@ -1,1 +1,1 @@
-//! x
+//! Files that can be trusted, and files that cannot.

@@ -63,7 +63,7 @@ impl Came {
             Status(status, outcome, did_nothing) => (outcome, Some(status), did_nothing),
         };
         let status = status.map(|status| StatusCode::from_u16(status).expect("a status"));
-        Attempt { outcome, status, did_nothing, waited: Duration::ZERO }
+        Attempt { outcome, status, did_nothing, waited: Duration::ZERO, at: std::time::UNIX_EPOCH }
     }
 
     fn is_good(self) -> bool {

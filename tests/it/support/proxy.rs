@@ -54,9 +54,8 @@ impl Samekey {
         } else {
             "listeners: [{address: '127.0.0.1:0', mode: forward}]\n"
         };
-        let text = format!(
-            "{listeners}admin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state, journal: memory}}\n{rest}"
-        );
+        let text =
+            format!("{listeners}admin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state}}\n{rest}");
         std::fs::write(folder.path().join("samekey.yaml"), text).expect("written");
         Self::run_in(folder).await
     }

@@ -1,0 +1,180 @@
+//! The right to send a key.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::exchange::id::ExchangeId;
+use crate::exchange::trail::End;
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::scope::RecordId;
+use crate::idempotency::store::waiter::Progress;
+use crate::idempotency::store::{Settlement, Store, Told};
+
+/// The right to send a key; it is settled once, or dropped.
+#[derive(Debug)]
+pub struct Claim {
+    name: Name,
+    age: Option<Duration>,
+    began: Instant,
+    ambiguous_before: bool,
+    progress: watch::Sender<Progress>,
+    store: Store,
+    stage: Stage,
+}
+
+/// Which claim it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    /// The key's place in the store.
+    pub(super) id: RecordId,
+    /// The exchange whose row closes it.
+    pub(super) exchange: ExchangeId,
+    /// Which life of the key it is.
+    pub(super) epoch: u64,
+}
+
+/// How far a claim has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing went upstream.
+    Held,
+    /// Something may have.
+    Sending,
+    /// It is over.
+    Settled,
+}
+
+impl Claim {
+    /// A claim on a key that was free.
+    pub(super) fn fresh(store: &Store, name: Name, progress: watch::Sender<Progress>) -> Self {
+        Self {
+            name,
+            age: Some(Duration::ZERO),
+            began: Instant::now(),
+            ambiguous_before: false,
+            progress,
+            store: store.clone(),
+            stage: Stage::Held,
+        }
+    }
+
+    /// A claim on a key whose outcome was unknown, and that first went out so long ago.
+    pub(super) fn again(self, age: Option<Duration>) -> Self {
+        let mut claim = self;
+        (claim.age, claim.ambiguous_before) = (age, true);
+        claim
+    }
+
+    /// Whether an attempt under this key, before this exchange, may have had an effect.
+    pub fn ambiguous_before(&self) -> bool {
+        self.ambiguous_before
+    }
+
+    /// Until when a promise holds that lasts `promised` from when the key first went
+    /// upstream; `None` where nobody can say when that was, or it is over.
+    pub fn promised_until(&self, promised: Duration) -> Option<Instant> {
+        Some(self.began + promised.checked_sub(self.age?)?)
+    }
+
+    /// The key's place in the store.
+    pub fn id(&self) -> RecordId {
+        self.name.id
+    }
+
+    /// The exchange under which the ledger has it.
+    pub fn exchange(&self) -> ExchangeId {
+        self.name.exchange
+    }
+
+    /// Which life of the key it is.
+    pub(super) fn epoch(&self) -> u64 {
+        self.name.epoch
+    }
+
+    pub(super) fn name(&self) -> Name {
+        self.name
+    }
+
+    /// What is asked, as far as that is known.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.progress.borrow().fingerprint
+    }
+
+    /// Whether nothing can have been sent under it.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.stage == Stage::Held && !self.ambiguous_before
+    }
+
+    /// Notes that from now on something may have been sent.
+    pub fn begin_sending(&mut self) {
+        self.stage = Stage::Sending;
+    }
+
+    /// Notes what is asked, once the body has been seen whole.
+    pub fn identify(&self, fingerprint: Fingerprint) {
+        self.identifier()(fingerprint);
+    }
+
+    /// A handle that can only [`identify`](Self::identify).
+    pub fn identifier(&self) -> impl Fn(Fingerprint) + Send + use<> {
+        let (store, name, progress) = (self.store.clone(), self.name, self.progress.clone());
+        move |fingerprint| {
+            store.identify(&name, fingerprint);
+            progress.send_modify(|progress| progress.fingerprint = Some(fingerprint));
+        }
+    }
+
+    /// Notes that the head of a good answer has come, of which the rest takes its time:
+    /// after a crash the key is known to be answered, for `keep_key`.
+    pub fn land(&self, status: StatusCode, keep_key: Duration) {
+        self.store.land(self, status, keep_key);
+    }
+
+    /// Ends the claim; when this returns, its end is as durable as the store is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped before its end, it leaves UNKNOWN, or what it wrote.
+    pub async fn settle(mut self, settlement: Settlement) {
+        self.store.settle(&self, &settlement).await;
+        self.stage = Stage::Settled;
+        self.progress.send_modify(|progress| progress.told = Some(settlement.told));
+    }
+
+    /// Gives a key up that turned out not to be free.
+    pub(super) fn dissolve(mut self) {
+        self.stage = Stage::Settled;
+        self.progress.send_modify(|progress| progress.told = Some(Told::AskAgain));
+    }
+}
+
+impl Drop for Claim {
+    /// Whoever panics, or is dropped on the way, leaves its claim open, never free.
+    fn drop(&mut self) {
+        if self.stage == Stage::Settled {
+            return;
+        }
+        self.store.abandon(self, !self.is_untouched());
+        let told = if self.is_untouched() { Told::AskAgain } else { Told::Unknown };
+        self.progress.send_modify(|progress| progress.told = Some(told));
+    }
+}
+
+impl Settlement {
+    /// How a claim ends that was dropped on its way.
+    pub(super) fn abandoned(open: bool) -> Self {
+        Self {
+            end: if open { End::Unknown } else { End::Released },
+            stays: open,
+            record: None,
+            captured: Vec::new(),
+            told: Told::Unknown,
+            ttl: Duration::ZERO,
+            keep_key: Duration::ZERO,
+            attempts: Vec::new(),
+        }
+    }
+}

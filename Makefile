@@ -2,13 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test lint unit demo bench install
+.PHONY: help run test lint unit demo bench bench-store install
 
 help:
 	@echo "make run    the sidecar on its built-in config: proxy on 127.0.0.1:8080, admin on 127.0.0.1:9090"
 	@echo "make test   installs what the tests need, then format, lints, docs, unit, property and end-to-end tests"
 	@echo "make demo   a flaky provider, the sidecar, unmodified programs, and what each of them saw"
 	@echo "make bench  ratios against a direct connection and a bare proxy"
+	@echo "make bench-store  the journal against memory, and a journal of a million keys"
 	@echo "make lint   format, lints, docs, dependencies"
 
 run:
@@ -31,6 +32,9 @@ demo:
 
 bench:
 	$(CARGO) bench --locked --bench proxy
+
+bench-store:
+	$(CARGO) bench --locked --bench proxy -- store
 
 install:
 	.ci/install

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use samekey::exchange::headers::{clean_request, clean_response};
@@ -16,9 +17,12 @@ use samekey::exchange::trail::End;
 use samekey::idempotency::Carrier;
 use samekey::idempotency::Principal;
 use samekey::idempotency::fingerprint::{Fingerprint, Fingerprinter};
-use samekey::idempotency::key::Secret;
+use samekey::idempotency::key::{Key, Secret};
 use samekey::idempotency::scope::{Caller, RecordId, principal};
-use samekey::idempotency::store::{Memory, Record, Reserved, Settlement, Store, Told};
+use samekey::idempotency::store::{
+    About, Asked, Memory, Record, Reserved, Settlement, Store, Told,
+};
+use samekey::journal::Clock;
 use samekey::retry::budget::{Budget, Cost, Terms};
 use samekey::route::{HostPattern, Matcher, PathPattern};
 use tokio::time::Instant;
@@ -68,29 +72,49 @@ fn budget() -> Result<(), Fault> {
 }
 
 fn store() -> Result<(), Fault> {
-    let store = Store::Memory(Memory::new(1 << 30));
+    let store = Store::Memory(Memory::new(1 << 30, Clock::System));
     let names = Names::new(1, SystemTime::UNIX_EPOCH);
     let (headers, body) = (json_fields(), Bytes::from(kibibyte()));
     let mut nth = 0_u64;
     time("store: reserve, settle with a record, forget", || -> Result<(), Fault> {
         nth += 1;
-        let id = id_of(nth);
-        let reserved = store.reserve(id, None, names.next(), Instant::now())?;
+        let asked = asked(&names, nth)?;
+        let reserved = now(store.reserve(&asked))??;
         let Reserved::Claimed(mut claim) = reserved else { return Err("it was taken".into()) };
         claim.begin_sending();
         let record = Record::new(StatusCode::CREATED, &headers, body.clone());
-        claim.settle(completed(record));
-        store.forget(&id);
-        Ok(())
+        now(claim.settle(completed(record)))?;
+        now(store.forget(&asked.id, &asked.key))
     })?;
-    let id = id_of(0);
-    if let Reserved::Claimed(claim) = store.reserve(id, None, names.next(), Instant::now())? {
-        claim.settle(completed(Record::new(StatusCode::CREATED, &headers, body)));
+    let asked = asked(&names, 0)?;
+    if let Reserved::Claimed(claim) = now(store.reserve(&asked))?? {
+        now(claim.settle(completed(Record::new(StatusCode::CREATED, &headers, body))))?;
     }
     time("store: find a record and replay it", || -> Result<_, Fault> {
-        let reserved = store.reserve(id, None, names.next(), Instant::now())?;
-        let Reserved::Completed(found) = reserved else { return Err("it is gone".into()) };
+        let Reserved::Completed(found) = now(store.reserve(&asked))?? else {
+            return Err("it is gone".into());
+        };
         Ok(found.record.map(|record| record.replay(&headers)))
+    })
+}
+
+/// What a store in memory answers: it never makes anybody wait.
+fn now<T>(answer: impl Future<Output = T>) -> Result<T, Fault> {
+    answer.now_or_never().ok_or_else(|| "it waits".into())
+}
+
+fn asked(names: &Names, nth: u64) -> Result<Asked, Fault> {
+    Ok(Asked {
+        id: id_of(nth),
+        key: Key::parse(b"order-12345")?,
+        fingerprint: None,
+        exchange: names.next(),
+        scope: None,
+        about: About {
+            route: "jobs".to_owned(),
+            method: Method::POST,
+            url: "https://api.example.com/v1/jobs".to_owned(),
+        },
     })
 }
 
@@ -134,6 +158,7 @@ fn completed(record: Record) -> Settlement {
         told: Told::Answer(record),
         ttl: Duration::from_hours(24),
         keep_key: Duration::ZERO,
+        attempts: Vec::new(),
     }
 }
 

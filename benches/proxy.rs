@@ -6,6 +6,7 @@
 //! a round, `BENCH_ROUNDS` their number, and `BENCH_ONLY` keeps the rows that
 //! contain it.
 
+mod store;
 mod yard;
 
 use std::cell::Cell;
@@ -33,6 +34,9 @@ fn main() -> Result<(), Fault> {
         return yard::bare::run(arguments);
     }
     raise_file_limit()?;
+    if std::env::args().any(|argument| argument == "store") {
+        return store::run();
+    }
     let cores = Cores::split()?;
     let folder = tempfile::tempdir()?;
     let pki = Pki::make(folder.path())?;
@@ -254,7 +258,7 @@ impl Bench {
 impl Small {
     /// What is asked through `proxy`; only samekey is held to what it promises.
     fn ask_through(&self, proxy: Option<&Proxy>) -> Ask {
-        let is_samekey = proxy.is_some_and(|proxy| proxy.kind == Kind::Samekey);
+        let is_samekey = proxy.is_some_and(|proxy| proxy.kind != Kind::Bare);
         Ask { is_replay: self.ask.is_replay && is_samekey, ..self.ask.clone() }
     }
 }

@@ -1,8 +1,8 @@
 //! A proxy in a process of its own, and what the kernel says about it.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,8 +19,12 @@ use crate::yard::pki::Files;
 pub(crate) enum Kind {
     /// The floor.
     Bare,
-    /// Ours.
+    /// Ours, its keys and answers in memory.
     Samekey,
+    /// Ours, with a journal that survives the process.
+    Disk,
+    /// Ours, with one that survives a power cut.
+    Power,
 }
 
 /// A running proxy; it ends when this is dropped.
@@ -30,8 +34,10 @@ pub(crate) struct Proxy {
     pub(crate) kind: Kind,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where its admin side does.
+    admin: Option<String>,
     /// Its state; gone with it.
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Proxy {
@@ -47,11 +53,11 @@ impl Proxy {
                 let stdout = child.stdout.take().ok_or("its output is piped")?;
                 let mut line = String::new();
                 BufReader::new(stdout).read_line(&mut line)?;
-                Ok(Self { child, kind, address: line.trim().parse()?, _home: home })
+                Ok(Self { child, kind, address: line.trim().parse()?, admin: None, home })
             }
-            Kind::Samekey => {
+            Kind::Samekey | Kind::Disk | Kind::Power => {
                 let config = home.path().join("samekey.yaml");
-                fs::write(&config, written(files, home.path()))?;
+                fs::write(&config, written(kind, files, home.path()))?;
                 let mut command = Command::new(env!("CARGO_BIN_EXE_samekey"));
                 // What is exported to this shell is meant for another sidecar.
                 command.env_clear().arg("run").arg("--config").arg(&config);
@@ -59,10 +65,13 @@ impl Proxy {
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
                 let child = cores.for_proxy(|| Ok(command.spawn()?))?;
                 let file = home.path().join("state/public/env.sh");
-                let mut proxy = Self { child, kind, address: ([0; 4], 0).into(), _home: home };
+                let address = ([0; 4], 0).into();
+                let mut proxy = Self { child, kind, address, admin: None, home };
                 let address = address_in(&file).await;
                 proxy.address =
                     address.ok_or_else(|| fs::read_to_string(log).unwrap_or_default())?;
+                let admin = fs::read_to_string(proxy.home.path().join("state/admin"));
+                proxy.admin = admin.ok().map(|line| line.trim().to_owned());
                 Ok(proxy)
             }
         }
@@ -76,6 +85,18 @@ impl Proxy {
         let times = fields.split_whitespace().skip(UTIME).take(2);
         let ticks = times.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
         Ok(Duration::from_millis(ticks * TICK_MS))
+    }
+
+    /// Commits of its journal so far.
+    pub(crate) fn commits(&self) -> Result<u64, Fault> {
+        let address = self.admin.as_deref().ok_or("it has no admin side")?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"GET /api/status HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no body")?;
+        let status: serde_json::Value = serde_json::from_str(body)?;
+        Ok(status.pointer("/store/commits").and_then(serde_json::Value::as_u64).ok_or("none")?)
     }
 
     /// The memory that is its own, and its share of what it shares, in KiB.
@@ -96,7 +117,12 @@ impl Drop for Proxy {
 }
 
 /// Everything at its default but where things are, and one route that keeps no body on disk.
-fn written(files: &Files, home: &Path) -> String {
+fn written(kind: Kind, files: &Files, home: &Path) -> String {
+    let journal = match kind {
+        Kind::Bare | Kind::Samekey => "journal: memory",
+        Kind::Disk => "journal: disk",
+        Kind::Power => "journal: disk, durability: power",
+    };
     let (roots, ca, key) = (files.roots.display(), files.ca.display(), files.ca_key.display());
     let state = home.join("state");
     let state = state.display();
@@ -104,7 +130,7 @@ fn written(files: &Files, home: &Path) -> String {
         "
 listeners: [{{address: '127.0.0.1:0', mode: forward}}]
 admin: {{address: '127.0.0.1:0'}}
-state: {{dir: '{state}', journal: memory}}
+state: {{dir: '{state}', {journal}}}
 intercept: {{ca: {{cert: '{ca}', key: '{key}'}}}}
 upstream: {{roots: '{roots}'}}
 providers: []

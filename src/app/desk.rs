@@ -48,7 +48,12 @@ impl Core {
             "config": config.source.to_string(),
             "routes": config.routes.len(),
             "draining": self.house.draining.is_cancelled(),
-            "store": {"kind": self.commons.store.kind(), "entries": entries, "bytes": bytes},
+            "store": {
+                "kind": self.commons.store.kind(),
+                "entries": entries,
+                "bytes": bytes,
+                "commits": self.commons.store.journal().map(|journal| journal.books().commits()),
+            },
         })
     }
 

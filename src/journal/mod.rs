@@ -103,13 +103,13 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Books {
     /// Rows that close a key.
-    pub keys: AtomicU64,
+    keys: AtomicU64,
     /// Rows that close none.
-    pub loose: AtomicU64,
+    loose: AtomicU64,
     /// Bytes of answers.
-    pub answers: AtomicU64,
-    /// Commits so far.
-    pub commits: AtomicU64,
+    answers: AtomicU64,
+    /// Commits of this process.
+    commits: AtomicU64,
 }
 
 /// What one operation adds to the books; committed with it.
@@ -215,6 +215,16 @@ impl Journal {
 }
 
 impl Books {
+    /// Commits of this process so far.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Rows that close no key: what only the ledger is for.
+    pub fn loose(&self) -> u64 {
+        self.loose.load(Ordering::Relaxed)
+    }
+
     fn add(&self, delta: Delta) {
         let add = |count: &AtomicU64, change: i64| {
             count.fetch_add(change.cast_unsigned(), Ordering::Relaxed); // wraps to a subtraction

@@ -1,6 +1,7 @@
 //! Builds every part, runs, reloads, drains.
 
 mod desk;
+pub mod ledger;
 mod reload;
 mod state;
 
@@ -28,6 +29,7 @@ use crate::idempotency::orphans::Orphans;
 use crate::idempotency::store::{Memory, Store};
 use crate::idempotency::suspension::Suspensions;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
+use crate::journal::OpenFault;
 use crate::limit::Gates;
 use crate::listen::{House, Listener};
 use crate::metrics::Metrics;
@@ -45,6 +47,9 @@ pub enum StartFault {
     /// The state directory is not usable.
     #[error(transparent)]
     State(#[from] StateFault),
+    /// The journal is not usable.
+    #[error(transparent)]
+    Journal(#[from] OpenFault),
     /// The certificate authority is not usable.
     #[error(transparent)]
     Authority(#[from] CaFault),
@@ -97,6 +102,7 @@ struct Core {
     tried: ArcSwap<blake3::Hash>,
     proxy: Proxy,
     commons: Commons,
+    ledger: ledger::Ledger,
     pool: Pool,
     house: House,
     gates: Gates,
@@ -140,6 +146,7 @@ impl App {
         let limits = &config.upstream;
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
         let commons = commons(&config, &home, &tasks, &metrics)?;
+        let ledger = ledger::Ledger::open(&config)?;
         let (gates, budgets) = (Gates::default(), DashMap::new());
         let lasting = |route: &Route| lasting(route, &gates, &budgets, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
@@ -156,6 +163,7 @@ impl App {
         };
         let listeners = bind(&config).await?;
         let admin = bind_admin(&config.admin.address).await?;
+        home.tell_admin(admin.1)?;
         let mut own: Vec<SocketAddr> = listeners.iter().map(Listener::address).collect();
         let addresses = (own.clone(), admin.1);
         own.push(admin.1);
@@ -172,6 +180,7 @@ impl App {
             load,
             proxy,
             commons,
+            ledger,
             pool,
             house,
             gates,

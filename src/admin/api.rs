@@ -58,3 +58,37 @@ pub(super) fn problem(status: StatusCode, slug: &str, detail: &str) -> Response 
     });
     (status, [(CONTENT_TYPE, "application/problem+json")], text.to_string()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use tokio::sync::broadcast;
+    use tower::Service as _;
+
+    use super::*;
+    use crate::admin::books::tests::desk;
+
+    #[tokio::test]
+    async fn a_ledger_that_cannot_be_read_is_a_problem_with_its_reason() {
+        let (ended, _nobody) = broadcast::channel(1);
+        let mut router: Router = router().with_state(desk(ended));
+        let exchange = "/exchanges/00000000003e800000007";
+        for (method, path) in [
+            ("GET", "/exchanges"),
+            ("GET", exchange),
+            ("POST", &format!("{exchange}/resolve")),
+            ("GET", "/keys/k"),
+            ("DELETE", "/keys/k"),
+        ] {
+            let body = Body::from(r#"{"outcome": "landed"}"#);
+            let request = Request::builder().method(method).uri(path).body(body);
+            let answer = router.call(request.expect("a request")).await.expect("an answer");
+            assert_eq!(answer.status(), 503, "{method} {path}");
+            let body = to_bytes(answer.into_body(), 1000).await.expect("a problem");
+            let problem: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(problem["code"], "store_unavailable");
+            assert_eq!(problem["detail"], "the journal is damaged");
+        }
+    }
+}

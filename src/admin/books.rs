@@ -37,3 +37,34 @@ impl fmt::Debug for Books {
         f.debug_struct("Books").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::admin::{Desk, Expose};
+    use crate::metrics::Metrics;
+
+    /// A desk whose ledger cannot be read.
+    pub(crate) fn desk(ended: Ended) -> Desk {
+        let books = Books {
+            list: Arc::new(|_filter| Box::pin(async { Err(Fault::Damaged) })),
+            show: Arc::new(|_id| Box::pin(async { Err(Fault::Damaged) })),
+            resolve: Arc::new(|_id, _verdict| Box::pin(async { Err(Fault::Damaged) })),
+            free: Arc::new(|_key| Box::pin(async { Err(Fault::Damaged) })),
+            ended,
+        };
+        Desk {
+            metrics: Metrics::new(),
+            refresh: Arc::new(|| ()),
+            draining: CancellationToken::new(),
+            status: Arc::new(|| json!({})),
+            routes: Arc::new(|| json!({})),
+            reload: Arc::new(|| Ok(())),
+            books,
+            expose: Expose::Metrics,
+        }
+    }
+}

@@ -82,32 +82,16 @@ mod tests {
     use tower::Service as _;
 
     use super::*;
+    use crate::admin::Ended;
+    use crate::admin::books::tests::desk;
     use crate::admin::shown::tests::entry;
-    use crate::admin::{Books, Ended, Expose};
-    use crate::journal::{Fault, State};
-    use crate::metrics::Metrics;
+    use crate::journal::State;
 
     /// The events of a desk that knows nothing else.
     fn router() -> (Router, Ended, CancellationToken) {
         let (ended, _nobody) = broadcast::channel(4);
-        let books = Books {
-            list: Arc::new(|_filter| Box::pin(async { Err(Fault::Unwritable) })),
-            show: Arc::new(|_id| Box::pin(async { Err(Fault::Unwritable) })),
-            resolve: Arc::new(|_id, _verdict| Box::pin(async { Err(Fault::Unwritable) })),
-            free: Arc::new(|_key| Box::pin(async { Err(Fault::Unwritable) })),
-            ended: ended.clone(),
-        };
-        let draining = CancellationToken::new();
-        let desk = Desk {
-            metrics: Metrics::new(),
-            refresh: Arc::new(|| ()),
-            draining: draining.clone(),
-            status: Arc::new(|| json!({})),
-            routes: Arc::new(|| json!({})),
-            reload: Arc::new(|| Ok(())),
-            books,
-            expose: Expose::Metrics,
-        };
+        let desk = desk(ended.clone());
+        let draining = desk.draining.clone();
         (Router::new().route("/events", route()).with_state(desk), ended, draining)
     }
 

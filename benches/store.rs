@@ -20,9 +20,7 @@ use samekey::exchange::trail::End;
 use samekey::idempotency::fingerprint::Fingerprint;
 use samekey::idempotency::key::Key as RequestKey;
 use samekey::idempotency::scope::RecordId;
-use samekey::idempotency::store::{
-    About, Asked, Disk, Record, Reserved, Settlement, Store, Told,
-};
+use samekey::idempotency::store::{About, Asked, Disk, Record, Reserved, Settlement, Store, Told};
 use samekey::journal::moment::micros;
 use samekey::journal::{Clock, Durability, Journal, Options};
 use tokio::runtime::Builder;
@@ -50,12 +48,10 @@ pub(crate) fn run() -> Result<(), Fault> {
     let cores = Cores::split()?;
     let pki = Pki::make(folder.path())?;
     let origin = Origin::start(pki.origin.clone())?;
-    Builder::new_current_thread().enable_all().build()?.block_on(whole(
-        &wishes,
-        &cores,
-        &pki,
-        origin,
-    ))
+    Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(whole(&wishes, &cores, &pki, origin))
 }
 
 /// What whoever runs it may choose.
@@ -79,9 +75,11 @@ impl Wishes {
 
 /// The whole proxy, with memory, and with a journal of either durability.
 async fn whole(wishes: &Wishes, cores: &Cores, pki: &Pki, origin: Origin) -> Result<(), Fault> {
-    say("\n| over the whole proxy | memory µs | process µs | power µs | process kept | power kept \
+    say(
+        "\n| over the whole proxy | memory µs | process µs | power µs | process kept | power kept \
          | exchanges a commit, process | power | process req/s | power req/s |\n\
-         | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |")?;
+         | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
+    )?;
     let post = |key| Ask::post(Payload::of(kibibyte_of_json()), key);
     let replay = Ask { is_replay: true, ..post(Key::Same) };
     for (name, connections, ask) in [
@@ -122,7 +120,8 @@ fn report(name: &str, rounds: &[Vec<(Round, f64)>; 3]) -> Result<(), Fault> {
         median(pairs.map(|((memory, _), (round, _))| memory.cpu_us() / round.cpu_us()))
     };
     let shared = |rounds: &[(Round, f64)]| median(rounds.iter().map(|(_, shared)| *shared));
-    let speed = |rounds: &[(Round, f64)]| median(rounds.iter().map(|(round, _)| round.per_second()));
+    let speed =
+        |rounds: &[(Round, f64)]| median(rounds.iter().map(|(round, _)| round.per_second()));
     say(&format!(
         "| {name} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} | {:.1} | {:.1} | {:.0} | {:.0} |",
         cpu(memory),
@@ -139,8 +138,10 @@ fn report(name: &str, rounds: &[Vec<(Round, f64)>; 3]) -> Result<(), Fault> {
 
 /// A small journal and a large one: how they start, and what a look-up takes.
 async fn sizes(wishes: &Wishes) -> Result<(), Fault> {
-    say("\n| keys in the journal | file MiB | start ms | memory MiB more | look-up of a cold answer µs \
-         | claim of a new key µs |\n| --: | --: | --: | --: | --: | --: |")?;
+    say(
+        "\n| keys in the journal | file MiB | start ms | memory MiB more | look-up of a cold answer µs \
+         | claim of a new key µs |\n| --: | --: | --: | --: | --: | --: |",
+    )?;
     for keys in [1000, wishes.keys] {
         let folder = tempfile::tempdir()?;
         fill(&open(folder.path()).await?, keys).await?;

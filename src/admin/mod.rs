@@ -1,6 +1,13 @@
 //! The admin listener: probes, metrics, and what loopback may ask.
 
 mod api;
+mod books;
+mod events;
+mod exchanges;
+mod instant;
+mod keys;
+mod shown;
+pub mod wanted;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +23,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+
+pub use books::{Asked, Books, Ended};
+pub use shown::{Attempt, Exchange, Page, stands};
 
 /// The `admin` block, as meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +60,8 @@ pub struct Desk {
     pub routes: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Loads the config anew; the error says what is wrong with it.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What was tried, and who settles it.
+    pub books: Books,
     /// What a caller that is not on loopback may reach.
     pub expose: Expose,
 }

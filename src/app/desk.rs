@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::admin::Desk;
-use crate::app::{Core, reload};
+use crate::app::{Core, ledger, reload};
 
 pub(super) fn of(core: &Arc<Core>) -> Desk {
     let (refresh, status, routes, reload) =
@@ -18,6 +18,7 @@ pub(super) fn of(core: &Arc<Core>) -> Desk {
         status: Arc::new(move || status.status()),
         routes: Arc::new(move || routes.routes()),
         reload: Arc::new(move || reload::now(&reload)),
+        books: ledger::books(&core.commons),
         expose: core.config.load().admin.expose,
     }
 }

@@ -1,6 +1,7 @@
 //! Builds every part, runs, reloads, drains.
 
 mod desk;
+pub mod ledger;
 mod reload;
 mod state;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,15 +26,9 @@ use crate::exchange::Chance;
 use crate::exchange::body::Room;
 use crate::exchange::id::Names;
 use crate::idempotency::Commons;
-use crate::idempotency::fingerprint::Fingerprint;
-use crate::idempotency::key::Key;
 use crate::idempotency::orphans::Orphans;
-use crate::idempotency::scope::Scope;
-use crate::idempotency::store::{Disk, Memory, Store};
 use crate::idempotency::suspension::Suspensions;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
-use crate::journal::moment::micros;
-use crate::journal::{Clock, Fault, Journal, OpenFault, Options};
 use crate::limit::Gates;
 use crate::listen::{House, Listener};
 use crate::metrics::Metrics;
@@ -50,6 +46,9 @@ pub enum StartFault {
     /// The state directory is not usable.
     #[error(transparent)]
     State(#[from] StateFault),
+    /// The journal is not usable.
+    #[error(transparent)]
+    Journal(#[from] ledger::Unusable),
     /// The certificate authority is not usable.
     #[error(transparent)]
     Authority(#[from] CaFault),
@@ -70,12 +69,6 @@ pub enum StartFault {
         /// Why not.
         error: io::Error,
     },
-    /// The journal is not usable.
-    #[error(transparent)]
-    Journal(#[from] OpenFault),
-    /// The journal was opened, and cannot be used.
-    #[error("the journal: {0}")]
-    JournalUse(#[from] Fault),
     /// What applications read cannot be written.
     #[error("{}: cannot be written: {error}", dir.display())]
     Public {
@@ -167,6 +160,7 @@ impl App {
         };
         let listeners = bind(&config).await?;
         let admin = bind_admin(&config.admin.address).await?;
+        home.tell_admin(admin.1)?;
         let mut own: Vec<SocketAddr> = listeners.iter().map(Listener::address).collect();
         let addresses = (own.clone(), admin.1);
         own.push(admin.1);
@@ -235,6 +229,7 @@ impl App {
         if drained.is_err() {
             tracing::warn!("exchanges were cut: shutdown.grace is over");
         }
+        core.commons.store.flush().await;
     }
 }
 
@@ -268,10 +263,10 @@ async fn commons(
     metrics: &Metrics,
 ) -> Result<Commons, StartFault> {
     let state = &config.state;
-    let (store, newest) = store(config, home).await?;
+    let (store, newest) = ledger::store(config).await?;
     let seed = state::seed()?;
     let orphans = Orphans::default();
-    restore(&orphans, &store, adoption_window(config)).await?;
+    ledger::restore(&orphans, &store, ledger::adoption_window(config)).await?;
     let names = Names::new(instance(&seed), SystemTime::now()).after(newest);
     Ok(Commons {
         store,
@@ -283,43 +278,8 @@ async fn commons(
         tasks: tasks.clone(),
         room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
         metrics: metrics.clone(),
+        ended: broadcast::channel(ledger::ENDED_MAX).0,
     })
-}
-
-/// The store, and the newest name in it.
-async fn store(config: &Config, home: &Home) -> Result<(Store, u64), StartFault> {
-    let state = &config.state;
-    if state.journal == Place::Memory {
-        return Ok((Store::Memory(Memory::new(state.max_size, Clock::System)), 0));
-    }
-    let journal = Journal::open(Options {
-        folder: home.journal_dir(),
-        durability: state.durability,
-        bytes_max: state.max_size,
-        ledger_micros: micros(state.keep_ledger),
-        clock: Clock::System,
-    })?;
-    let (newest, epoch) = journal.newest().await?;
-    Ok((Store::Disk(Disk::new(journal, state.hot_memory, epoch)), newest))
-}
-
-/// Takes up the keys that the process before left undelivered.
-async fn restore(orphans: &Orphans, store: &Store, window: Duration) -> Result<(), Fault> {
-    let Some(journal) = store.journal().filter(|_| !window.is_zero()) else { return Ok(()) };
-    for orphan in journal.orphans(micros(window)).await? {
-        // A key that was written is one that can be read.
-        if let Ok(key) = Key::parse(orphan.key.as_bytes()) {
-            let likeness = (Scope(orphan.scope), Fingerprint(orphan.fingerprint));
-            orphans.restore(likeness, key, Duration::from_micros(orphan.age.unsigned_abs()));
-        }
-    }
-    Ok(())
-}
-
-/// The longest time in which any route lets a key be taken over.
-fn adoption_window(config: &Config) -> Duration {
-    let windows = config.routes.iter().map(|route| route.rules.adopt_orphans);
-    windows.max().unwrap_or_default()
 }
 
 /// What tells this process apart from all that write names beside it or after it: in
@@ -421,7 +381,7 @@ async fn sweep(core: Arc<Core>) {
         core.pool.sweep();
         core.commons.suspensions.sweep(now);
         core.gates.sweep(now);
-        for (id, key) in core.commons.orphans.sweep(adoption_window(&core.config.load())) {
+        for (id, key) in core.commons.orphans.sweep(ledger::adoption_window(&core.config.load())) {
             core.commons.store.forget(&id, &key).await;
         }
         if let Err(fault) = core.commons.store.sweep().await {

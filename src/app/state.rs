@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -68,14 +69,24 @@ impl Home {
         self.shared.join("ca")
     }
 
-    /// Where keys and answers are kept.
-    pub fn journal_dir(&self) -> PathBuf {
-        self.dir.join("journal")
-    }
-
     /// Where bodies are held that are too large for memory.
     pub fn spill_dir(&self) -> PathBuf {
         self.dir.join("spill")
+    }
+
+    /// Writes down where the admin side listens: the config may leave it to the system.
+    pub(super) fn tell_admin(&self, mut address: SocketAddr) -> Result<(), StateFault> {
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        let path = super::ledger::admin_file(&self.dir);
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            writeln!(file, "{address}")?;
+            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+            file.persist(&path).map_err(|failed| failed.error)
+        };
+        write().map(drop).map_err(|error| unusable(&path, error))
     }
 
     /// The secret that keys are derived with: the operator's, or one that is made once.

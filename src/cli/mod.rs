@@ -1,11 +1,13 @@
 //! The command line: what is asked, and what is printed.
 
+mod ask;
 mod ca;
 mod check;
 mod env;
 mod exec;
 mod explain;
 mod health;
+mod ledger;
 mod log;
 mod run;
 
@@ -44,6 +46,8 @@ enum Command {
     Ca(ca::Arguments),
     /// Exit 0 when live (or ready): for images without a shell
     Health(health::Arguments),
+    /// Read what was tried, and settle what nobody knows the outcome of
+    Ledger(ledger::Arguments),
     /// Print the JSON Schema of the config file
     Schema,
 }
@@ -71,6 +75,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Env(arguments) => env::env(path.as_deref(), &arguments),
         Command::Ca(arguments) => ca::ca(path.as_deref(), &arguments),
         Command::Health(arguments) => health::health(path.as_deref(), &arguments),
+        Command::Ledger(arguments) => ledger::ledger(path.as_deref(), &arguments),
         Command::Schema => print(&format!("{:#}\n", config::schema())).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|stop| {

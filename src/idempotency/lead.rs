@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept};
+use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::{End, Presence, Trail};
 use crate::exchange::{BoxFuture, Failure, Request, Response, Standing, coding, headers, json};
 use crate::idempotency::ask::Ask;
@@ -225,6 +226,7 @@ impl Seen {
             orphan.leave_open();
         }
         let attempts = self.trail.with(|notes| notes.attempts.clone());
+        let exchange = claim.exchange();
         let started = Instant::now();
         let settled = claim.settle(Settlement {
             end: ending.end,
@@ -238,8 +240,18 @@ impl Seen {
         });
         settled.await;
         self.shared.commons.metrics.store_operation("settle", started.elapsed());
+        self.tell(exchange).await;
         if self.asked_by == AskedBy::Orphan && !ending.adoptable {
             self.forget_when_served();
+        }
+    }
+
+    /// Tells those who watch the ledger, if anybody does.
+    async fn tell(&self, exchange: ExchangeId) {
+        if self.shared.ended.receiver_count() > 0
+            && let Ok(Some(entry)) = self.shared.store.show(exchange).await
+        {
+            self.shared.ended.send(Arc::new(entry)).unwrap_or_default();
         }
     }
 
@@ -343,10 +355,7 @@ impl Unclaimed {
         if end == End::Unknown {
             shared.terms.metrics.key(KeyEvent::Unknown);
         }
-        let noted = shared.store.note(store::note(self.row, store::state(end), &attempts));
-        if !noted {
-            shared.commons.metrics.store_error("ledger");
-        }
+        shared.note(store::note(self.row, store::state(end), &attempts));
     }
 }
 

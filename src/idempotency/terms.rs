@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 use crate::exchange::body::{Caps, Room};
@@ -16,6 +17,7 @@ use crate::idempotency::orphans::Orphans;
 use crate::idempotency::scope::{Credential, Scope, Target, scope};
 use crate::idempotency::store::Store;
 use crate::idempotency::suspension::Suspensions;
+use crate::journal::ledger::{Entry, Note};
 use crate::metrics::{KeyEvent, Metrics, RouteMetrics};
 
 /// What all routes share.
@@ -39,6 +41,8 @@ pub struct Commons {
     pub room: Room,
     /// Where the store counts.
     pub metrics: Metrics,
+    /// Told of every exchange of the ledger that ends.
+    pub ended: broadcast::Sender<Arc<Entry>>,
 }
 
 /// What one route brings.
@@ -75,6 +79,19 @@ pub enum Effects {
 pub(super) struct Shared {
     pub(super) commons: Commons,
     pub(super) terms: Terms,
+}
+
+impl Commons {
+    /// Notes in the ledger an exchange that held no claim.
+    pub fn note(&self, note: Note) {
+        if self.ended.receiver_count() > 0 {
+            let entry = Entry::from(note.clone());
+            self.ended.send(Arc::new(entry)).unwrap_or_default();
+        }
+        if !self.store.note(note) {
+            self.metrics.store_error("ledger");
+        }
+    }
 }
 
 impl std::ops::Deref for Shared {

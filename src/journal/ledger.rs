@@ -59,6 +59,18 @@ impl Entry {
     }
 }
 
+impl From<Note> for Entry {
+    fn from(note: Note) -> Self {
+        Self {
+            state: note.state,
+            status: note.status,
+            attempts: attempts(&note.attempts),
+            ended: Some(note.ended),
+            ..Self::of(note.row)
+        }
+    }
+}
+
 /// One attempt, as the ledger shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -108,6 +120,8 @@ pub struct Note {
     pub status: Option<u16>,
     /// The attempts: JSON arrays, parted by commas.
     pub attempts: String,
+    /// When it ended, in microseconds since 1970.
+    pub ended: i64,
 }
 
 impl Journal {

@@ -21,7 +21,7 @@ pub enum State {
 
 impl State {
     /// Every state, by the number that stands for it in the file.
-    const ALL: [Self; 5] =
+    pub const ALL: [Self; 5] =
         [Self::InFlight, Self::Completed, Self::Unknown, Self::Released, Self::Failed];
 
     /// The word of the ledger.

@@ -563,6 +563,7 @@ async fn a_crowd_that_asks_for_an_unknown_outcome_sends_it_once_more() {
     let crowd = futures_util::future::join_all((0..50).map(|_| stage.order("k")));
     let released = async {
         stage.counted("client", 51).await;
+        stage.provider.arrived("s", 2).await;
         stage.provider.release();
     };
     let (answers, ()) = tokio::join!(crowd, released);

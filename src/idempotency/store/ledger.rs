@@ -1,6 +1,6 @@
 //! What the ledger is told, in its own plain words.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::{self, End};
@@ -38,7 +38,8 @@ pub fn url(origin: &Origin, path: &str, query: Option<&str>) -> String {
 
 /// An exchange that held no claim, as it ended.
 pub fn note(row: NewRow, state: State, attempts: &[trail::Attempt]) -> Note {
-    Note { row, state, status: status(attempts), attempts: texts(attempts) }
+    let ended = micros_of(SystemTime::now());
+    Note { row, state, status: status(attempts), attempts: texts(attempts), ended }
 }
 
 /// Ends an entry as its claim was settled.

@@ -306,6 +306,15 @@ impl Store {
         }
     }
 
+    /// Returns when all that was handed over before is as durable as the store is.
+    pub async fn flush(&self) {
+        if let Some(journal) = self.journal()
+            && let Err(fault) = journal.newest().await
+        {
+            tracing::warn!(%fault, "the journal could not be brought to its end");
+        }
+    }
+
     /// The journal, where there is one.
     pub fn journal(&self) -> Option<&Journal> {
         match self {

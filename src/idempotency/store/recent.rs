@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::idempotency::scope::RecordId;
 use crate::journal::State;
-use crate::journal::ledger::{Entry, Filter, Note, attempts};
+use crate::journal::ledger::{Entry, Filter, Note};
 
 /// The last exchanges, oldest first.
 #[derive(Debug, Default)]
@@ -19,15 +19,7 @@ impl Recent {
 
     /// Notes one that held no claim, as it ended.
     pub(super) fn note(&self, note: Note) {
-        let ended = note.row.began.wall;
-        let entry = Entry {
-            state: note.state,
-            status: note.status,
-            attempts: attempts(&note.attempts),
-            ended: Some(ended),
-            ..Entry::of(note.row)
-        };
-        self.push(entry, None);
+        self.push(note.into(), None);
     }
 
     /// Changes one, where it is still there.

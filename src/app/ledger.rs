@@ -1,0 +1,115 @@
+//! The store and its ledger: where they are, and who is asked about them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::Books;
+use crate::config::{self, Config};
+use crate::idempotency::Commons;
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::key::Key;
+use crate::idempotency::orphans::Orphans;
+use crate::idempotency::scope::Scope;
+use crate::idempotency::store::{Disk, Memory, Store};
+use crate::journal::moment::micros;
+use crate::journal::schema::FILE;
+use crate::journal::{Clock, Fault, Journal, OpenFault, Options};
+
+/// The store that the config wants, and the newest name in it.
+pub(super) async fn store(config: &Config) -> Result<(Store, u64), Unusable> {
+    let state = &config.state;
+    if state.journal == config::Journal::Memory {
+        return Ok((Store::Memory(Memory::new(state.max_size, Clock::System)), 0));
+    }
+    let journal = Journal::open(options(config))?;
+    let (newest, epoch) = journal.newest().await?;
+    Ok((Store::Disk(Disk::new(journal, state.hot_memory, epoch)), newest))
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenFault),
+    /// It was opened, and cannot be read.
+    #[error("the journal: {0}")]
+    Read(#[from] Fault),
+}
+
+/// Takes up the keys that the process before left undelivered.
+pub(super) async fn restore(
+    orphans: &Orphans,
+    store: &Store,
+    window: Duration,
+) -> Result<(), Unusable> {
+    let Some(journal) = store.journal().filter(|_| !window.is_zero()) else { return Ok(()) };
+    for orphan in journal.orphans(micros(window)).await? {
+        // A key that was written is one that can be read.
+        if let Ok(key) = Key::parse(orphan.key.as_bytes()) {
+            let likeness = (Scope(orphan.scope), Fingerprint(orphan.fingerprint));
+            orphans.restore(likeness, key, Duration::from_micros(orphan.age.unsigned_abs()));
+        }
+    }
+    Ok(())
+}
+
+/// The longest time in which any route lets a key be taken over.
+pub(super) fn adoption_window(config: &Config) -> Duration {
+    let windows = config.routes.iter().map(|route| route.rules.adopt_orphans);
+    windows.max().unwrap_or_default()
+}
+
+/// What the admin side asks of the ledger.
+pub(super) fn books(commons: &Commons) -> Books {
+    let [list, show, resolve, free] = [(); 4].map(|()| commons.store.clone());
+    Books {
+        list: Arc::new(move |filter| {
+            let store = list.clone();
+            Box::pin(async move { store.list(filter).await })
+        }),
+        show: Arc::new(move |id| {
+            let store = show.clone();
+            Box::pin(async move { store.show(id).await })
+        }),
+        resolve: Arc::new(move |id, verdict| {
+            let store = resolve.clone();
+            Box::pin(async move { store.resolve(id, verdict).await })
+        }),
+        free: Arc::new(move |key| {
+            let store = free.clone();
+            Box::pin(async move { store.free(key).await })
+        }),
+        ended: commons.ended.clone(),
+    }
+}
+
+/// How the config wants the journal kept.
+pub fn options(config: &Config) -> Options {
+    let state = &config.state;
+    Options {
+        folder: folder(&state.dir),
+        durability: state.durability,
+        bytes_max: state.max_size,
+        ledger_micros: micros(state.keep_ledger),
+        clock: Clock::System,
+    }
+}
+
+/// The journal's file in a state directory.
+pub fn file(dir: &Path) -> PathBuf {
+    folder(dir).join(FILE)
+}
+
+/// The file in a state directory that says where the admin side listens.
+pub fn admin_file(dir: &Path) -> PathBuf {
+    dir.join("admin")
+}
+
+fn folder(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+/// Ends that a reader of the events may be behind.
+pub(super) const ENDED_MAX: usize = 256;

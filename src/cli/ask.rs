@@ -1,0 +1,59 @@
+//! One question to the admin side of a sidecar, and its answer.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+/// What a sidecar answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its first line.
+    pub(super) line: String,
+    /// What came after its head.
+    pub(super) body: String,
+}
+
+impl Answer {
+    /// Its status; zero where it is no HTTP.
+    pub(super) fn status(&self) -> u16 {
+        let mut words = self.line.split(' ');
+        let http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
+        words.next().filter(|_| http).and_then(|status| status.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// Asks, and reads at most `most` bytes of the answer.
+pub(super) fn ask(
+    address: &str,
+    (method, path): (&str, &str),
+    body: &str,
+    most: u64,
+) -> io::Result<Answer> {
+    let address = address.to_socket_addrs()?.next();
+    let address = address.ok_or_else(|| io::Error::other("the name has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    // In one write: a server may answer, and close, before it has read a second one.
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.take(most).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let line = head.lines().next().unwrap_or("nothing").to_owned();
+    Ok(Answer { line, body: body.to_owned() })
+}
+
+/// A wildcard address is asked on loopback.
+pub(super) fn reachable(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some(("0.0.0.0" | "[::]", port)) => format!("127.0.0.1:{port}"),
+        _ => address.to_owned(),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(3);

@@ -28,6 +28,18 @@ impl Names {
     }
 }
 
+impl ExchangeId {
+    /// The two numbers that it is made of, for where it is kept.
+    pub fn parts(self) -> (u64, u32) {
+        (self.0, self.1)
+    }
+
+    /// The name that [`parts`](Self::parts) took apart.
+    pub fn from_parts((at, instance): (u64, u32)) -> Self {
+        Self(at, instance)
+    }
+}
+
 impl fmt::Display for ExchangeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:013x}{:08x}", self.0, self.1)

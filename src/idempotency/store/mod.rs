@@ -15,6 +15,7 @@
 
 pub mod memory;
 pub mod record;
+pub mod redis;
 
 #[cfg(test)]
 mod contract;

@@ -67,7 +67,10 @@ impl Address {
                     return Err(format!("the name of the master, as in {SENTINEL}"));
                 }
                 let master = decoded(master)?;
-                (Site::Sentinel(read_hosts(hosts, SENTINEL_PORT)?, master), read_database(database)?)
+                (
+                    Site::Sentinel(read_hosts(hosts, SENTINEL_PORT)?, master),
+                    read_database(database)?,
+                )
             }
             _ if path.is_empty() => (Site::Cluster(read_hosts(hosts, REDIS_PORT)?), 0),
             _ => return Err("no database: a cluster has one only".to_owned()),
@@ -250,7 +253,7 @@ mod tests {
             ("redis://[::1", "a ]"),
             ("redis://[zz]:1", "IPv6"),
             ("redis://[::1]7", "a : before"),
-            ("redis://::1", "a port"),
+            ("redis://::1", "a host name"),
             ("redis://a,b", "a host name"),
             ("redis+sentinel://a,b", "the name of the master"),
             ("redis+sentinel://a,,b/m", "a host name"),

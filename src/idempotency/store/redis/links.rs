@@ -81,8 +81,8 @@ impl Links {
         let ask = Ask::Replicated(call, wanted);
         let (value, acknowledged) = within(most, &lane.link, ask).await?;
         lane.is_clean = true;
-        let missed = (acknowledged < wanted)
-            .then_some(Unavailable::NotReplicated { acknowledged, wanted });
+        let missed =
+            (acknowledged < wanted).then_some(Unavailable::NotReplicated { acknowledged, wanted });
         Ok(Heard { row: row(value)?, missed })
     }
 
@@ -115,7 +115,12 @@ impl Ask<'_> {
     async fn over(self, link: &Link, used: &mut Option<u64>) -> RedisResult<(Value, u32)> {
         let (generation, mut connection) = link.connection().await?;
         *used = Some(generation);
-        match self.by(By::Digest, &mut connection).await {
+        let first = match self {
+            Self::Command(_) | Self::Script(_) => By::Digest,
+            // A digest that the server does not know would wait for replicas all the same.
+            Self::Replicated(..) => By::Text,
+        };
+        match self.by(first, &mut connection).await {
             Err(error) if is_unknown_script(&error) => self.by(By::Text, &mut connection).await,
             answered => answered,
         }

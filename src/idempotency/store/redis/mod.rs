@@ -51,9 +51,7 @@ use tokio_util::task::TaskTracker;
 pub use address::Address;
 pub use claim::{Asked, Found, Peek, State, Taken};
 pub use news::Told;
-pub use settle::{
-    Answered, Ended, Imposed, RECORD_MAX, Resolution, Settled, TOLD_MAX, Verdict,
-};
+pub use settle::{Answered, Ended, Imposed, RECORD_MAX, Resolution, Settled, TOLD_MAX, Verdict};
 pub use unavailable::Unavailable;
 
 use held::Held;

@@ -101,11 +101,12 @@ impl Redis {
             let mut news = std::pin::pin!(ear.news.notified());
             news.as_mut().enable();
             let call = inner.call(&script::TOLD, &id).arg(epoch);
-            let asked = timeout(until.saturating_duration_since(Instant::now()).max(ASK_MIN), async {
-                let mut row = inner.links.run(&call).await?;
-                let state = row.text()?;
-                read(&state, row)
-            });
+            let asked =
+                timeout(until.saturating_duration_since(Instant::now()).max(ASK_MIN), async {
+                    let mut row = inner.links.run(&call).await?;
+                    let state = row.text()?;
+                    read(&state, row)
+                });
             match asked.await {
                 Ok(Ok(Some(found))) => return Some(found),
                 Ok(Ok(None)) => {}

@@ -105,11 +105,10 @@ impl fmt::Debug for Address {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bracketed = self.name.contains(':');
-        match bracketed {
-            true => write!(f, "[{}]:{}", self.name, self.port),
-            false => write!(f, "{}:{}", self.name, self.port),
+        if self.name.contains(':') {
+            return write!(f, "[{}]:{}", self.name, self.port);
         }
+        write!(f, "{}:{}", self.name, self.port)
     }
 }
 

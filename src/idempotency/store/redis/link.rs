@@ -246,10 +246,10 @@ impl Dialer {
 
     fn at(&self, host: &Host) -> ConnectionAddr {
         let (name, port) = (host.name.clone(), host.port);
-        match self.address.tls {
-            true => ConnectionAddr::TcpTls { host: name, port, insecure: false, tls_params: None },
-            false => ConnectionAddr::Tcp(name, port),
+        if self.address.tls {
+            return ConnectionAddr::TcpTls { host: name, port, insecure: false, tls_params: None };
         }
+        ConnectionAddr::Tcp(name, port)
     }
 
     fn certificates(&self) -> Option<TlsCertificates> {

@@ -247,13 +247,11 @@ impl Play<'_> {
 
     async fn resolve(&mut self, who: usize, n: u8, (landed, exact): (bool, bool)) {
         let epoch = self.read.get(&n).copied().filter(|_| exact);
-        let verdict = match landed {
-            true => Verdict::Landed {
-                exchange: ExchangeId::from_parts((7, 9)),
-                fingerprint: None,
-                captured: Vec::new(),
-            },
-            false => Verdict::Absent,
+        let verdict = if landed {
+            let (exchange, captured) = (ExchangeId::from_parts((7, 9)), Vec::new());
+            Verdict::Landed { exchange, fingerprint: None, captured }
+        } else {
+            Verdict::Absent
         };
         let resolving = self.owners[who].resolve(self.id(n), epoch, &verdict, LEASE * 60);
         let resolution = resolving.await.expect("it answers");
@@ -263,10 +261,10 @@ impl Play<'_> {
             Some(entry) if entry.state == "in flight" => Resolution::InFlight,
             Some(entry) if entry.state == "completed" => Resolution::Completed,
             Some(entry) if epoch.is_some_and(|epoch| epoch != entry.epoch) => Resolution::Changed,
-            None if epoch.is_some_and(|epoch| epoch < tombstone) => match landed {
-                true => Resolution::Changed,
-                false => Resolution::Done { epoch: tombstone },
-            },
+            None if epoch.is_some_and(|epoch| epoch < tombstone) && landed => Resolution::Changed,
+            None if epoch.is_some_and(|epoch| epoch < tombstone) => {
+                Resolution::Done { epoch: tombstone }
+            }
             _ => {
                 let Resolution::Done { epoch } = resolution else { panic!("{resolution:?}") };
                 self.born(n, epoch);

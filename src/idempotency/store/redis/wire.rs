@@ -85,7 +85,7 @@ impl Row {
         if bytes.is_empty() {
             return Ok(None);
         }
-        record_from(Bytes::from(bytes)).map(Some).ok_or(Unavailable::Garbled)
+        record_from(&Bytes::from(bytes)).map(Some).ok_or(Unavailable::Garbled)
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) fn record_to(record: &Record) -> Vec<u8> {
     bytes
 }
 
-fn record_from(bytes: Bytes) -> Option<Record> {
+fn record_from(bytes: &Bytes) -> Option<Record> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let head = rest.get(..length)?;
@@ -185,7 +185,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("etag", HeaderValue::from_static("e"));
         let record = Record::new(StatusCode::CREATED, &headers, Bytes::from_static(b"body"));
-        let again = record_from(Bytes::from(record_to(&record))).expect("a record");
+        let again = record_from(&Bytes::from(record_to(&record))).expect("a record");
         assert_eq!((again.pack(), again.body()), (record.pack(), record.body()));
     }
 
@@ -195,7 +195,7 @@ mod tests {
             assert!(exchange_from(text).is_none() && id_from(text.as_bytes()).is_none(), "{text}");
         }
         for bytes in [&b""[..], b"abc", b"\xff\xff\xff\xffab", b"\0\0\0\x01"] {
-            assert!(record_from(Bytes::copy_from_slice(bytes)).is_none());
+            assert!(record_from(&Bytes::copy_from_slice(bytes)).is_none());
         }
         let mut row = Row::new(vec![b"x".to_vec(); 5]);
         assert!(row.number().is_err() && row.exchange().is_err() && row.fingerprint().is_err());

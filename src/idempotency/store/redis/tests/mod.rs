@@ -69,14 +69,14 @@ impl Redis {
     async fn claim(&self, n: u8, by: u32) -> u64 {
         match self.reserve(id(n), asked(by)).await.expect("it answers") {
             Found::Claimed { epoch, .. } => epoch,
-            other => panic!("the key is free: {other:?}"),
+            taken @ Found::Taken(_) => panic!("the key is free: {taken:?}"),
         }
     }
 
     async fn taken(&self, n: u8) -> Taken {
         match self.reserve(id(n), asked(1000)).await.expect("it answers") {
             Found::Taken(taken) => taken,
-            other => panic!("the key is taken: {other:?}"),
+            claimed @ Found::Claimed { .. } => panic!("the key is taken: {claimed:?}"),
         }
     }
 
@@ -111,6 +111,15 @@ impl Server {
         if self.number(&["HEXISTS", &key, "lease_until"]).await == 1 {
             self.command(&["HSET", &key, "lease_until", "1"]).await;
         }
+    }
+}
+
+impl Server {
+    /// How many listen to the news.
+    async fn listeners(&self) -> i64 {
+        let listeners = self.command(&["PUBSUB", "NUMSUB", script::NEWS]).await;
+        let (_news, count): (String, i64) = redis::from_redis_value(listeners).expect("a count");
+        count
     }
 }
 

@@ -8,15 +8,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn two() -> (Server, Redis, Redis) {
     let server = Server::start().await;
-    let pair = (server.owner(1).await, server.owner(2).await);
-    let listening = async || server.text(&["PUBSUB", "NUMSUB", script::NEWS]).await;
-    let listening = async || {
-        let _ = &listening;
-        let value = server.command(&["PUBSUB", "NUMSUB", script::NEWS]).await;
-        redis::from_redis_value::<(String, i64)>(value).is_ok_and(|(_, count)| count == 2)
-    };
-    eventually("both listen", listening).await;
-    (server, pair.0, pair.1)
+    let (one, two) = (server.owner(1).await, server.owner(2).await);
+    eventually("both listen", async || server.listeners().await == 2).await;
+    (server, one, two)
 }
 
 #[tokio::test]
@@ -88,11 +82,7 @@ async fn the_end_is_found_out_where_nobody_tells_it() {
         assert!(one.settles(2, epoch, completed()).await);
     });
     assert!(matches!(told, Some(Told::Answer(_))));
-    eventually("both listen again", async || {
-        let value = server.command(&["PUBSUB", "NUMSUB", script::NEWS]).await;
-        redis::from_redis_value::<(String, i64)>(value).is_ok_and(|(_, count)| count == 2)
-    })
-    .await;
+    eventually("both listen again", async || server.listeners().await == 2).await;
 }
 
 #[tokio::test]

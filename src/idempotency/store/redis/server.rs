@@ -38,9 +38,23 @@ impl Server {
         panic!("redis-server does not start: is it installed? (.ci/install)");
     }
 
+    /// A sentinel that watches a master by the name of `main`.
+    pub(super) async fn sentinel(master: u16) -> Self {
+        let sentinel = Self::with(&["--sentinel"]).await;
+        let port = master.to_string();
+        sentinel.command(&["SENTINEL", "MONITOR", "main", "127.0.0.1", &port, "1"]).await;
+        sentinel
+    }
+
     /// Starts it, and waits until it takes connections; false where another took its port.
     async fn run(&mut self) -> bool {
         let mut command = Command::new("redis-server");
+        if self.args.iter().any(|arg| arg == "--sentinel") {
+            // One keeps its notes in its configuration file, and has to have one.
+            let notes = self.home.path().join("sentinel.conf");
+            std::fs::write(&notes, "").expect("it is written");
+            command.arg(notes);
+        }
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "no"]);
         command.arg("--dir").arg(self.home.path()).args(&self.args);
@@ -109,11 +123,14 @@ impl Server {
 
     /// Runs any command, as an operator would.
     pub(super) async fn command(&self, words: &[&str]) -> Value {
-        let client = redis::Client::open(self.url()).expect("a URL");
-        let mut connection =
-            client.get_multiplexed_async_connection().await.expect("it takes connections");
+        self.try_command(words).await.expect("it takes connections, and knows that")
+    }
+
+    pub(super) async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
         let (first, rest) = words.split_first().expect("a command");
-        redis::cmd(first).arg(rest).query_async(&mut connection).await.expect("it knows that")
+        redis::cmd(first).arg(rest).query_async(&mut connection).await
     }
 
     pub(super) async fn text(&self, words: &[&str]) -> String {

@@ -4,6 +4,7 @@ mod limits;
 mod outage;
 mod races;
 mod replicas;
+mod sites;
 mod transitions;
 mod waiting;
 

@@ -152,3 +152,17 @@ async fn nothing_that_is_there_is_written_over() {
     assert_eq!(one.impose(id(2), imposed(Some(gone + 1), None)).await, Ok(true));
     assert_eq!(one.word(2).await, "unknown");
 }
+
+#[tokio::test]
+async fn epochs_rise_though_the_clock_was_set_back() {
+    let server = Server::start().await;
+    let one = server.owner(1).await;
+    let future = 4_000_000_000_000_000;
+    server.command(&["SET", &key(1, "resolved"), &future.to_string()]).await;
+    assert_eq!(one.claim(1, 0).await, future + 1);
+    assert_eq!(one.impose(id(2), imposed(Some(future), None)).await, Ok(true));
+    assert_eq!(one.resume(id(2), future).await, Ok(Some(future + 1)));
+    assert_eq!(one.impose(id(3), imposed(Some(future), None)).await, Ok(true));
+    let gone = one.resolve(id(3), None, &Verdict::Absent, KEEP).await;
+    assert_eq!(gone, Ok(Resolution::Done { epoch: future + 1 }));
+}

@@ -16,7 +16,7 @@ use crate::journal::moment::micros;
 use crate::journal::schema::FILE;
 use crate::journal::{Clock, Fault, Journal, OpenFault, Options};
 
-/// The store that the config wants, and the newest name in it.
+/// The store of this replica alone, and the newest name in it.
 pub(super) async fn store(config: &Config) -> Result<(Store, u64), Unusable> {
     let state = &config.state;
     if state.journal == config::Journal::Memory {

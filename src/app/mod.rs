@@ -1,8 +1,10 @@
 //! Builds every part, runs, reloads, drains.
 
+mod commons;
 mod desk;
 pub mod ledger;
 mod reload;
+mod shared;
 mod state;
 
 use std::fmt;
@@ -15,19 +17,13 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::config::{Config, Faults, Journal as Place};
-use crate::exchange::Chance;
-use crate::exchange::body::Room;
-use crate::exchange::id::Names;
 use crate::idempotency::Commons;
-use crate::idempotency::orphans::Orphans;
-use crate::idempotency::suspension::Suspensions;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
 use crate::limit::Gates;
 use crate::listen::{House, Listener};
@@ -38,6 +34,7 @@ use crate::retry::Budget;
 use crate::route::Route;
 use crate::upstream::{Dialer, Ourselves, Pool};
 
+pub use shared::ShareFault;
 pub use state::{Home, StateFault};
 
 /// Why the sidecar did not start; each is one line.
@@ -49,6 +46,9 @@ pub enum StartFault {
     /// The journal is not usable.
     #[error(transparent)]
     Journal(#[from] ledger::Unusable),
+    /// What replicas share is not there.
+    #[error(transparent)]
+    Share(#[from] shared::ShareFault),
     /// The certificate authority is not usable.
     #[error(transparent)]
     Authority(#[from] CaFault),
@@ -143,7 +143,8 @@ impl App {
         )?;
         let limits = &config.upstream;
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
-        let commons = commons(&config, &home, &tasks, &metrics).await?;
+        let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
+        let commons = commons::build(&config, &home, &roots, means).await?;
         let (gates, budgets) = (Gates::default(), DashMap::new());
         let lasting = |route: &Route| lasting(route, &gates, &budgets, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
@@ -254,39 +255,6 @@ fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
         Some(files) => Authority::load(&files.cert, &files.key, leaf_cache),
         None => Authority::load_or_make(&home.ca_dir(), leaf_cache),
     }
-}
-
-async fn commons(
-    config: &Config,
-    home: &Home,
-    tasks: &TaskTracker,
-    metrics: &Metrics,
-) -> Result<Commons, StartFault> {
-    let state = &config.state;
-    let (store, newest) = ledger::store(config).await?;
-    let seed = state::seed()?;
-    let orphans = Orphans::default();
-    ledger::restore(&orphans, &store, ledger::adoption_window(config)).await?;
-    let names = Names::new(instance(&seed), SystemTime::now()).after(newest);
-    Ok(Commons {
-        store,
-        orphans,
-        suspensions: Suspensions::default(),
-        secret: home.secret(state.secret_file.as_deref())?,
-        chance: Chance::new(seed),
-        names: Arc::new(names),
-        tasks: tasks.clone(),
-        room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
-        metrics: metrics.clone(),
-        ended: broadcast::channel(ledger::ENDED_MAX).0,
-    })
-}
-
-/// What tells this process apart from all that write names beside it or after it: in
-/// containers each of them is process 1.
-fn instance(seed: &[u8; 32]) -> u32 {
-    let digest = blake3::hash(seed);
-    digest.as_bytes().first_chunk().map_or(0, |four| u32::from_be_bytes(*four))
 }
 
 fn lasting(

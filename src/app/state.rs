@@ -89,13 +89,29 @@ impl Home {
         write().map(drop).map_err(|error| unusable(&path, error))
     }
 
+    /// Where a secret is kept that nobody gave.
+    pub(super) fn secret_file(&self) -> PathBuf {
+        self.shared.join("secret")
+    }
+
+    /// Whether the secret here was once the one that replicas share.
+    pub(super) fn shared_secret_is_known(&self) -> bool {
+        self.shared.join(SECRET_SHARED).exists()
+    }
+
+    /// Notes that the secret here is the one that replicas share.
+    pub(super) fn note_shared_secret(&self) -> Result<(), StateFault> {
+        let path = self.shared.join(SECRET_SHARED);
+        private().open(&path).map(drop).map_err(|error| unusable(&path, error))
+    }
+
     /// The secret that keys are derived with: the operator's, or one that is made once.
     ///
     /// # Errors
     ///
     /// A [`StateFault`].
     pub fn secret(&self, given: Option<&Path>) -> Result<Secret, StateFault> {
-        let own = self.shared.join("secret");
+        let own = self.secret_file();
         let path = given.unwrap_or(&own);
         if given.is_none() && !path.exists() {
             make_secret(path).map_err(|error| unusable(path, error))?;
@@ -160,7 +176,15 @@ fn unusable(path: &Path, error: io::Error) -> StateFault {
     StateFault::Unusable { path: path.to_owned(), error }
 }
 
+impl StateFault {
+    pub(super) fn unusable(path: &Path, error: io::Error) -> Self {
+        unusable(path, error)
+    }
+}
+
 const SECRET_MIN: usize = 16;
+/// A mark beside the secret.
+const SECRET_SHARED: &str = "secret.shared";
 
 #[cfg(test)]
 mod tests {

@@ -116,13 +116,14 @@ impl File {
         let listeners = self.listeners(env, &mut reading);
         let routes = self.routes(&mut reading);
         let intercept = self.intercept.meant(&mut reading);
+        let state = self.state.meant(&mut reading);
         reading.end()?;
         Ok(Config {
             source,
             digest,
             listeners,
             admin: self.admin.meant(),
-            state: self.state.meant(),
+            state,
             intercept,
             upstream: self.upstream.meant(),
             egress: self.egress.meant(),

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 pub use environment::Environment;
 pub use fault::{Fault, Faults};
-pub use state::{Journal, State};
+pub use state::{Journal, Shared, State};
 
 use crate::config::reading::{Reading, Written as _};
 
@@ -208,11 +208,12 @@ routes:
 ";
 
 /// Keys without a default.
-const REQUIRED: [(&str, &[&str]); 6] = [
+const REQUIRED: [(&str, &[&str]); 7] = [
     ("RouteBlock", &["name", "match"]),
     ("MatchBlock", &["hosts"]),
     ("UserBlock", &["user", "password_file"]),
     ("CaBlock", &["cert", "key"]),
+    ("SharedBlock", &["url"]),
     ("ConditionBlock", &["json", "in"]),
     ("FailedWhenBlock", &["json", "in"]),
 ];

@@ -284,6 +284,5 @@ const LATER: &[&str] = &[
     "lookup",
     "preflight",
     "schema",
-    "shared",
     "terminal",
 ];

@@ -3,8 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::leaf::{DAY, GIB, Later, MIB, SECOND, SIZE_MAX, Size, Span, Word, Words};
-use crate::config::reading::block;
+use schemars::json_schema;
+
+use crate::config::leaf::{
+    Count, DAY, GIB, HOUR, MIB, SECOND, SIZE_MAX, Size, Span, Word, Words, form,
+};
+use crate::config::reading::{Reading, Written, block};
+use crate::config::tree::{Node, Value};
+use crate::idempotency::store::redis::Address;
+use crate::idempotency::store::shared::OnFailure;
 use crate::journal::Durability;
 
 block! {
@@ -30,9 +37,50 @@ block! {
         hot_memory: Size<0, SIZE_MAX> = Size::of(64 * MIB),
         /// How long the ledger shows an exchange whose key is free, or was forgotten.
         keep_ledger: Span<{ 60 * SECOND }, { 3650 * DAY }> = Span::of(90 * DAY),
-        /// A store that replicas share; comes with a later version.
-        shared: Later = Later,
+        /// A store that replicas share; null: this one is alone.
+        shared: Option<SharedBlock> = None,
     }
+}
+
+block! {
+    /// A Redis or Valkey that replicas share.
+    SharedBlock {
+        /// Where it is: redis://, rediss://, redis+sentinel://, redis+cluster://.
+        url: Option<Url> = None,
+        /// What is done for client and derived keys while it is away.
+        on_failure: Word<OnFailure> = Word(OnFailure::Refuse),
+        /// How long a claim outlives the last word of the replica that holds it.
+        lease: Span<SECOND, HOUR> = Span::of(15 * SECOND),
+        /// How many replicas of Redis must have a reservation before it counts.
+        wait_replicas: Count<0, 16> = Count(0),
+    }
+}
+
+/// A URL that may hold a password: a fault does not repeat it.
+#[derive(Clone, Debug)]
+pub(super) struct Url(Address);
+
+form!([] Url, self => self.0.to_string(), json_schema!({ "type": "string" }));
+
+impl Written for Url {
+    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
+        let read = match &node.value {
+            Value::Text(text) => Address::parse(text),
+            _ => Err("must be text".to_owned()),
+        };
+        match read {
+            Ok(address) => Some(Self(address)),
+            Err(wish) => {
+                reading.fault(at, wish);
+                None
+            }
+        }
+    }
+}
+
+impl Words for OnFailure {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refuse", Self::Refuse), ("forward", Self::Forward)];
 }
 
 /// The `state` block, as meant.
@@ -58,6 +106,21 @@ pub struct State {
     pub hot_memory: u64,
     /// How long the ledger shows an exchange whose key is free.
     pub keep_ledger: Duration,
+    /// What replicas share.
+    pub shared: Option<Shared>,
+}
+
+/// The `state.shared` block, as meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Where it is.
+    pub address: Address,
+    /// What is done for client and derived keys while it is away.
+    pub on_failure: OnFailure,
+    /// How long a claim outlives the last word of the replica that holds it.
+    pub lease: Duration,
+    /// How many replicas of Redis must have a reservation before it counts.
+    pub wait_replicas: u32,
 }
 
 /// Where keys and answers are kept.
@@ -81,7 +144,7 @@ impl Words for Durability {
 
 impl StateBlock {
     /// As meant.
-    pub(super) fn meant(&self) -> State {
+    pub(super) fn meant(&self, reading: &mut Reading<'_>) -> State {
         State {
             dir: self.dir.clone(),
             public: self.public.clone().unwrap_or_else(|| self.dir.join("public")),
@@ -93,6 +156,23 @@ impl StateBlock {
             held_disk: self.held_disk.bytes(),
             hot_memory: self.hot_memory.bytes(),
             keep_ledger: self.keep_ledger.duration(),
+            shared: self.shared.as_ref().and_then(|shared| shared.meant(reading)),
         }
+    }
+}
+
+impl SharedBlock {
+    /// As meant; `None`: it was refused.
+    fn meant(&self, reading: &mut Reading<'_>) -> Option<Shared> {
+        let Some(url) = &self.url else {
+            reading.miss("state.shared.url", "must be given, such as redis://127.0.0.1:6379");
+            return None;
+        };
+        Some(Shared {
+            address: url.0.clone(),
+            on_failure: self.on_failure.0,
+            lease: self.lease.duration(),
+            wait_replicas: self.wait_replicas.0,
+        })
     }
 }

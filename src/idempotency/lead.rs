@@ -82,6 +82,7 @@ impl Lead {
     {
         let shared = self.seen.shared.clone();
         request.standing = self.standing;
+        request.guard = self.claim.guard();
         if !self.fingerprint_known {
             let fingerprinter = shared.fingerprinter(&request);
             let body = std::mem::take(&mut request.body);

@@ -54,6 +54,12 @@ impl Roots {
         self.file.as_deref()
     }
 
+    /// The roots as PEM; `None` where the system has none.
+    pub fn pem(&self) -> Option<Vec<u8>> {
+        let text: String = self.certs.iter().map(ca::pem).collect();
+        (!text.is_empty()).then(|| text.into_bytes())
+    }
+
     /// These roots and those of the file `extra`, but never `own`, the CA that signs our leaves.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use http::StatusCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::exchange::Guard;
 use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::End;
 use crate::idempotency::fingerprint::Fingerprint;
@@ -34,6 +35,8 @@ pub(super) struct Name {
     pub(super) exchange: ExchangeId,
     /// Which life of the key it is.
     pub(super) epoch: u64,
+    /// The same in what replicas share, where it was claimed there.
+    pub(super) shared: Option<u64>,
 }
 
 /// How far a claim has come.
@@ -142,6 +145,28 @@ impl Claim {
         self.store.settle(&self, &settlement).await;
         self.stage = Stage::Settled;
         self.progress.send_modify(|progress| progress.told = Some(settlement.told));
+    }
+
+    /// Notes that it is claimed in what replicas share too.
+    pub(super) fn share(&mut self, epoch: u64) {
+        self.name.shared = Some(epoch);
+    }
+
+    /// What is asked before every attempt under it; `None` where it cannot be lost.
+    pub fn guard(&self) -> Option<Guard> {
+        match &self.store {
+            Store::Memory(_) | Store::Disk(_) => None,
+            Store::Shared(shared) => shared.guard(&self.name),
+        }
+    }
+
+    /// Ends it as unknown in the local store alone: another replica left it so.
+    pub(super) async fn unknown_elsewhere(mut self) {
+        if let Store::Shared(shared) = &self.store {
+            shared.local().settle(&self, &Settlement::abandoned(true)).await;
+        }
+        self.stage = Stage::Settled;
+        self.progress.send_modify(|progress| progress.told = Some(Told::AskAgain));
     }
 
     /// Gives a key up that turned out not to be free.

@@ -5,6 +5,8 @@ use http::{HeaderMap, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::redis::server::Server;
+use super::shared::OnFailure;
 use super::*;
 use crate::journal::moment::micros;
 use crate::journal::{Clock, Durability, Options, State};
@@ -16,6 +18,19 @@ pub(super) type Make = fn(u64) -> Made;
 pub(super) struct Made {
     store: Store,
     _folder: Option<tempfile::TempDir>,
+    /// A second, or what stands for one where time cannot be advanced.
+    second: Duration,
+}
+
+impl Made {
+    /// Lets that much time pass.
+    async fn pass(&self, time: Duration) {
+        if self.second == SECOND {
+            tokio::time::advance(time).await;
+        } else {
+            tokio::time::sleep(time).await;
+        }
+    }
 }
 
 impl std::ops::Deref for Made {
@@ -32,20 +47,23 @@ fn clock() -> Clock {
 }
 
 pub(super) fn in_memory(bytes_max: u64) -> Made {
-    Made { store: Store::Memory(Memory::new(bytes_max, clock())), _folder: None }
+    let store = Store::Memory(Memory::new(bytes_max, clock()));
+    Made { store, _folder: None, second: SECOND }
 }
 
 pub(super) fn on_disk(bytes_max: u64) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = journal(folder.path(), bytes_max, clock());
-    Made { store: Store::Disk(Disk::new(journal, 1 << 20, 0)), _folder: Some(folder) }
+    let store = Store::Disk(Disk::new(journal, 1 << 20, 0));
+    Made { store, _folder: Some(folder), second: SECOND }
 }
 
 /// As [`on_disk`], with nothing in memory: every answer is read from the file.
 pub(super) fn cold(bytes_max: u64) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = journal(folder.path(), bytes_max, clock());
-    Made { store: Store::Disk(Disk::new(journal, 0, 0)), _folder: Some(folder) }
+    let store = Store::Disk(Disk::new(journal, 0, 0));
+    Made { store, _folder: Some(folder), second: SECOND }
 }
 
 fn journal(folder: &std::path::Path, bytes_max: u64, clock: Clock) -> Journal {
@@ -105,6 +123,39 @@ async fn disk_keeps_the_contract() {
 #[tokio::test(start_paused = true)]
 async fn disk_keeps_the_contract_with_nothing_in_memory() {
     check(cold).await;
+}
+
+/// What of the contract needs no clock but Redis's own, over either local store. How
+/// answers and keys age there, and what is full, is tested beside it.
+async fn check_shared(local: Make) {
+    let server = Server::start().await;
+    let tasks = tokio_util::task::TaskTracker::new();
+    let made = async || {
+        server.command(&["FLUSHALL"]).await;
+        let Made { store, _folder, .. } = local(ROOMY);
+        let (redis, metrics) = (server.owner(1).await, crate::metrics::Metrics::new());
+        let with = (tasks.clone(), metrics);
+        let store = Store::Shared(Shared::new(store, redis, OnFailure::Refuse, with));
+        Made { store, _folder, second: Duration::from_millis(100) }
+    };
+    each_transition(made().await).await;
+    an_unsettled_claim(made().await).await;
+    a_late_owner(made().await).await;
+    fingerprints(made().await).await;
+    waiters(made().await).await;
+    a_crowd(made().await).await;
+    forgetting(made().await).await;
+    by_hand(made().await).await;
+}
+
+#[tokio::test]
+async fn redis_before_memory_keeps_the_contract() {
+    check_shared(in_memory).await;
+}
+
+#[tokio::test]
+async fn redis_before_the_disk_keeps_the_contract() {
+    check_shared(on_disk).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -227,15 +278,17 @@ async fn each_transition(store: Made) {
     let held = claim(&store, 5).await;
     let exchange = held.exchange();
     held.settle(settlement(End::Unknown)).await;
-    tokio::time::advance(SECOND).await;
+    store.pass(store.second).await;
     let unknown = open(&store, 5).await;
-    assert_eq!((unknown.exchange, unknown.age), (exchange, Some(SECOND)));
+    assert_eq!(unknown.exchange, exchange);
+    let age = unknown.age.expect("the clock was not set");
+    assert!(age >= store.second && age < store.second * 10, "{age:?}");
     let again = resume(&store, 5, &unknown).await.expect("it is still open");
     assert!(again.ambiguous_before());
     assert_eq!((again.id(), again.exchange()), (id(5), exchange), "the row goes on");
-    let promised = again.promised_until(SECOND * 3);
-    assert_eq!(promised, Some(Instant::now() + SECOND * 2), "it counts from the first sending");
-    assert_eq!(again.promised_until(SECOND / 2), None, "and is over by then");
+    let promised = again.promised_until(age * 3).expect("it is not over");
+    assert!(promised <= Instant::now() + age * 2, "it counts from the first sending");
+    assert_eq!(again.promised_until(age / 2), None, "and is over by then");
     assert!(resume(&store, 5, &unknown).await.is_none(), "another was faster");
     drop(waiter(&store, 5).await);
     again.settle(settlement(End::Completed)).await;
@@ -252,7 +305,7 @@ async fn an_unsettled_claim(store: Made) {
     let mut waits = waiter(&store, 1).await;
     sending.begin_sending();
     drop(sending);
-    assert!(matches!(waits.told(SECOND).await, Some(Told::Unknown)));
+    assert!(matches!(waits.told(store.second).await, Some(Told::Unknown)));
     let unknown = open(&store, 1).await;
     assert_eq!(unknown.fingerprint, Some(print(1)));
 
@@ -280,7 +333,7 @@ async fn a_late_owner(store: Made) {
     late.identify(print(98));
     drop(late);
     let mut waits = waiter(&store, 1).await;
-    assert_eq!(waits.fingerprint(SECOND).await, Some(print(1)));
+    assert_eq!(waits.fingerprint(store.second).await, Some(print(1)));
     owner.settle(settlement(End::Completed)).await;
     let done = completed(&store, 1).await;
     assert_eq!(done.fingerprint, Some(print(1)));
@@ -300,9 +353,9 @@ async fn fingerprints(store: Made) {
     let reserve = async |n| store.reserve(&asked(n, None)).await.expect("there is room");
     let Reserved::Claimed(claim) = reserve(1).await else { panic!("the key is free") };
     let Reserved::InFlight(mut waits) = reserve(1).await else { panic!("it is in flight") };
-    assert_eq!(waits.fingerprint(SECOND).await, None, "it is still uploading");
+    assert_eq!(waits.fingerprint(store.second).await, None, "it is still uploading");
     claim.identify(print(1));
-    assert_eq!(waits.fingerprint(SECOND).await, Some(print(1)));
+    assert_eq!(waits.fingerprint(store.second).await, Some(print(1)));
     claim.settle(settlement(End::Completed)).await;
     assert_eq!(completed(&store, 1).await.fingerprint, Some(print(1)));
 
@@ -311,7 +364,7 @@ async fn fingerprints(store: Made) {
     let Reserved::InFlight(mut waits) = reserve(2).await else { panic!("it is in flight") };
     // An answer may come before the request is complete.
     claim.settle(settlement(End::Unknown)).await;
-    assert_eq!(waits.fingerprint(SECOND).await, None, "it ended before that was known");
+    assert_eq!(waits.fingerprint(store.second).await, None, "it ended before that was known");
     assert_eq!(open(&store, 2).await.fingerprint, None);
     identify(print(2));
     assert_eq!(open(&store, 2).await.fingerprint, Some(print(2)));
@@ -332,7 +385,7 @@ async fn waiters(store: Made) {
             waiting.push(waiter(&store, n).await);
         }
         for waits in &mut waiting {
-            assert!(waits.told(SECOND).await.is_none(), "it is still in flight");
+            assert!(waits.told(store.second).await.is_none(), "it is still in flight");
         }
         let late = waiting[0].clone();
         held.settle(Settlement { told: told.clone(), ..settlement(end) }).await;
@@ -347,17 +400,17 @@ async fn waiters(store: Made) {
 async fn a_crowd(store: Made) {
     let mut asking = JoinSet::new();
     for _ in 0..200 {
-        let store = store.clone();
+        let (store, second) = (store.clone(), store.second);
         asking.spawn(async move {
             match reserve(&store, 1).await {
                 Reserved::Claimed(mut claim) => {
                     claim.begin_sending();
-                    tokio::time::sleep(SECOND).await;
+                    tokio::time::sleep(second).await;
                     claim.settle(settlement(End::Completed)).await;
                     1
                 }
                 Reserved::InFlight(mut waits) => {
-                    assert!(matches!(waits.told(SECOND * 2).await, Some(Told::Answer(_))));
+                    assert!(matches!(waits.told(second * 20).await, Some(Told::Answer(_))));
                     0
                 }
                 other => panic!("nobody can be later than that: {other:?}"),

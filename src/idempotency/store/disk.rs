@@ -129,6 +129,7 @@ impl Disk {
                     exchange: name_of(&open.holder),
                     age,
                     epoch: open.holder.epoch,
+                    shared: open.holder.shared_epoch,
                 }))
             }
             Err(fault) => {
@@ -255,7 +256,7 @@ impl Disk {
             Place::Occupied(place) => {
                 let flight = place.get();
                 let progress = flight.progress.clone();
-                Err(Reserved::InFlight(Waiter { exchange: flight.exchange, progress }))
+                Err(Reserved::InFlight(Waiter::here(flight.exchange, progress)))
             }
             Place::Vacant(place) => {
                 if let Some(hot) = self.hot(&asked.id) {
@@ -265,7 +266,7 @@ impl Disk {
                 let (sender, progress) =
                     watch::channel(Progress { fingerprint: asked.fingerprint, told: None });
                 place.insert(Flight { epoch, exchange: asked.exchange, progress });
-                let name = Name { id: asked.id, exchange: asked.exchange, epoch };
+                let name = Name { id: asked.id, exchange: asked.exchange, epoch, shared: None };
                 Ok(Claim::fresh(store, name, sender))
             }
         }

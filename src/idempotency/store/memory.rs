@@ -110,7 +110,7 @@ impl Memory {
         if !ours {
             return None;
         }
-        let name = Name { id, exchange: entry.exchange, epoch: self.next_epoch() };
+        let name = Name { id, exchange: entry.exchange, epoch: self.next_epoch(), shared: None };
         let (state, claim) = Self::flight(store, name, entry.fingerprint);
         (entry.epoch, entry.state) = (name.epoch, state);
         self.0.recent.change(name.exchange.parts(), |row| row.state = Become::InFlight);
@@ -235,7 +235,8 @@ impl Memory {
     }
 
     fn begin(&self, store: &Store, asked: &Asked) -> (Entry, Claim) {
-        let name = Name { id: asked.id, exchange: asked.exchange, epoch: self.next_epoch() };
+        let name =
+            Name { id: asked.id, exchange: asked.exchange, epoch: self.next_epoch(), shared: None };
         let (state, claim) = Self::flight(store, name, asked.fingerprint);
         let (epoch, exchange, fingerprint) = (name.epoch, name.exchange, asked.fingerprint);
         (Entry { epoch, exchange, fingerprint, first_sent: self.now(), state }, claim)
@@ -294,7 +295,7 @@ impl Entry {
     fn reserved(&self, now: Moment) -> Reserved {
         match &self.state {
             State::InFlight(progress) => {
-                Reserved::InFlight(Waiter { exchange: self.exchange, progress: progress.clone() })
+                Reserved::InFlight(Waiter::here(self.exchange, progress.clone()))
             }
             State::Completed { record, captured, .. } => Reserved::Completed(Completed {
                 fingerprint: self.fingerprint,
@@ -307,6 +308,7 @@ impl Entry {
                 exchange: self.exchange,
                 age: ledger::age(self.first_sent, now),
                 epoch: self.epoch,
+                shared: None,
             }),
         }
     }

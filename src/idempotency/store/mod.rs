@@ -22,6 +22,8 @@ mod ledger;
 pub mod memory;
 pub mod record;
 mod recent;
+pub mod redis;
+pub mod shared;
 mod waiter;
 
 #[cfg(test)]
@@ -47,6 +49,7 @@ pub use disk::Disk;
 pub use ledger::{note, row, state, url};
 pub use memory::Memory;
 pub use record::Record;
+pub use shared::Shared;
 pub use waiter::Waiter;
 
 /// Where claims and records are kept.
@@ -56,6 +59,8 @@ pub enum Store {
     Memory(Memory),
     /// In the journal, with what is asked for most in memory.
     Disk(Disk),
+    /// In one of those, and before it in what replicas share.
+    Shared(Shared),
 }
 
 /// What is asked of a store for an exchange.
@@ -123,6 +128,8 @@ pub struct Open {
     pub age: Option<Duration>,
     /// Which of its lives this is; [`Store::resume`] wants it.
     pub epoch: u64,
+    /// The same in what replicas share.
+    pub shared: Option<u64>,
 }
 
 /// How a claim is settled.
@@ -173,8 +180,17 @@ impl Store {
     /// Cancel safe: a claim that nobody takes is taken back.
     pub async fn reserve(&self, asked: &Asked) -> Result<Reserved, Failure> {
         match self {
-            Self::Memory(memory) => memory.reserve(self, asked),
-            Self::Disk(disk) => disk.reserve(self, asked).await,
+            Self::Shared(shared) => shared.reserve(self, asked).await,
+            Self::Memory(_) | Self::Disk(_) => self.reserve_for(self, asked).await,
+        }
+    }
+
+    /// The same, where the claim is settled through `store`, which is this or stands before it.
+    async fn reserve_for(&self, store: &Self, asked: &Asked) -> Result<Reserved, Failure> {
+        match self {
+            Self::Memory(memory) => memory.reserve(store, asked),
+            Self::Disk(disk) => disk.reserve(store, asked).await,
+            Self::Shared(shared) => Box::pin(shared.reserve(store, asked)).await,
         }
     }
 
@@ -190,8 +206,21 @@ impl Store {
     /// Cancel safe: a claim that nobody takes is unknown again.
     pub async fn resume(&self, asked: &Asked, open: &Open) -> Result<Option<Claim>, Failure> {
         match self {
-            Self::Memory(memory) => Ok(memory.resume(self, asked.id, open)),
-            Self::Disk(disk) => disk.resume(self, asked, open).await,
+            Self::Shared(shared) => shared.resume(self, asked, open).await,
+            Self::Memory(_) | Self::Disk(_) => self.resume_for(self, asked, open).await,
+        }
+    }
+
+    async fn resume_for(
+        &self,
+        store: &Self,
+        asked: &Asked,
+        open: &Open,
+    ) -> Result<Option<Claim>, Failure> {
+        match self {
+            Self::Memory(memory) => Ok(memory.resume(store, asked.id, open)),
+            Self::Disk(disk) => disk.resume(store, asked, open).await,
+            Self::Shared(shared) => Box::pin(shared.resume(store, asked, open)).await,
         }
     }
 
@@ -200,6 +229,7 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.forget(id),
             Self::Disk(disk) => disk.forget(id, key).await,
+            Self::Shared(shared) => Box::pin(shared.forget(id, key)).await,
         }
     }
 
@@ -215,6 +245,7 @@ impl Store {
                 Ok(())
             }
             Self::Disk(disk) => disk.sweep().await,
+            Self::Shared(shared) => Box::pin(shared.sweep()).await,
         }
     }
 
@@ -223,6 +254,7 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.size(),
             Self::Disk(disk) => disk.journal().size(),
+            Self::Shared(shared) => shared.local().size(),
         }
     }
 
@@ -231,6 +263,7 @@ impl Store {
         match self {
             Self::Memory(_) => "memory",
             Self::Disk(_) => "disk",
+            Self::Shared(_) => "shared",
         }
     }
 
@@ -247,6 +280,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.resolve(exchange, verdict)),
             Self::Disk(disk) => disk.resolve(exchange, verdict).await,
+            Self::Shared(shared) => Box::pin(shared.resolve(exchange, verdict)).await,
         }
     }
 
@@ -259,6 +293,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.free(&key)),
             Self::Disk(disk) => disk.free(key).await,
+            Self::Shared(shared) => Box::pin(shared.free(key)).await,
         }
     }
 
@@ -270,6 +305,7 @@ impl Store {
                 true
             }
             Self::Disk(disk) => disk.journal().note(note),
+            Self::Shared(shared) => shared.local().note(note),
         }
     }
 
@@ -282,6 +318,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.ledger().list(&filter)),
             Self::Disk(disk) => disk.journal().list(filter).await,
+            Self::Shared(shared) => Box::pin(shared.local().list(filter)).await,
         }
     }
 
@@ -295,6 +332,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.ledger().show(seq, instance)),
             Self::Disk(disk) => disk.journal().show(seq, instance).await,
+            Self::Shared(shared) => Box::pin(shared.local().show(exchange)).await,
         }
     }
 
@@ -303,6 +341,7 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.now(),
             Self::Disk(disk) => disk.journal().now(),
+            Self::Shared(shared) => shared.local().now(),
         }
     }
 
@@ -320,6 +359,7 @@ impl Store {
         match self {
             Self::Memory(_) => None,
             Self::Disk(disk) => Some(disk.journal()),
+            Self::Shared(shared) => shared.local().journal(),
         }
     }
 
@@ -327,6 +367,7 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.settle(claim.id(), claim.epoch(), settlement),
             Self::Disk(disk) => disk.settle(claim, settlement).await,
+            Self::Shared(shared) => Box::pin(shared.settle(claim, settlement)).await,
         }
     }
 
@@ -335,6 +376,7 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.abandon(claim, open),
             Self::Disk(disk) => disk.abandon(claim, open),
+            Self::Shared(shared) => shared.abandon(claim, open),
         }
     }
 
@@ -342,6 +384,7 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.identify(&claim.id, claim.epoch, fingerprint),
             Self::Disk(disk) => disk.identify(claim, fingerprint),
+            Self::Shared(shared) => shared.identify(claim, fingerprint),
         }
     }
 
@@ -349,6 +392,17 @@ impl Store {
         match self {
             Self::Memory(_) => {} // what is in memory does not outlive a crash
             Self::Disk(disk) => disk.land(claim, status, keep_key),
+            Self::Shared(shared) => shared.local().land(claim, status, keep_key),
+        }
+    }
+}
+
+impl Store {
+    /// Notes which life of a key it is in what replicas share.
+    fn note_shared(&self, name: &claim::Name, shared_epoch: u64) {
+        if let Some(journal) = self.journal() {
+            let (seq, _) = name.exchange.parts();
+            journal.note_shared(seq, name.epoch, shared_epoch);
         }
     }
 }

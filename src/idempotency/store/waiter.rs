@@ -1,4 +1,4 @@
-//! Waiting for the exchange that holds a claim.
+//! Waiting for the exchange that holds a claim, in this process or on another replica.
 
 use std::time::Duration;
 
@@ -7,7 +7,9 @@ use tokio::time::timeout;
 
 use crate::exchange::id::ExchangeId;
 use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::Told;
+use crate::idempotency::store::redis::{self, Redis};
 
 /// What is known of an exchange in flight.
 #[derive(Clone, Debug, Default)]
@@ -21,18 +23,51 @@ pub(super) struct Progress {
 pub struct Waiter {
     /// The exchange that holds it.
     pub exchange: ExchangeId,
-    pub(super) progress: watch::Receiver<Progress>,
+    from: From,
+}
+
+/// Where news of it come from.
+#[derive(Clone, Debug)]
+enum From {
+    /// This process.
+    Here(watch::Receiver<Progress>),
+    /// Another replica.
+    Replica(There),
+}
+
+/// A claim that another replica holds.
+#[derive(Clone, Debug)]
+pub(super) struct There {
+    pub(super) redis: Redis,
+    pub(super) id: RecordId,
+    pub(super) epoch: u64,
 }
 
 impl Waiter {
+    /// Waits for an exchange of this process.
+    pub(super) fn here(exchange: ExchangeId, progress: watch::Receiver<Progress>) -> Self {
+        Self { exchange, from: From::Here(progress) }
+    }
+
+    /// Waits for an exchange of another replica.
+    pub(super) fn of_replica(exchange: ExchangeId, there: There) -> Self {
+        Self { exchange, from: From::Replica(there) }
+    }
+
     /// What the exchange in flight asks, once that is known; `None` where it ends before.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub async fn fingerprint(&mut self, patience: Duration) -> Option<Fingerprint> {
+        let progress = match &mut self.from {
+            From::Here(progress) => progress,
+            From::Replica(There { redis, id, epoch }) => {
+                return redis.fingerprint(*id, *epoch, patience).await;
+            }
+        };
         let known = |progress: &Progress| progress.fingerprint.is_some() || progress.told.is_some();
-        let seen = timeout(patience, self.progress.wait_for(known)).await.ok()?.ok()?;
+        let seen = timeout(patience, progress.wait_for(known)).await.ok()?.ok()?;
         seen.fingerprint
     }
 
@@ -42,8 +77,19 @@ impl Waiter {
     ///
     /// Cancel safe.
     pub async fn told(&mut self, patience: Duration) -> Option<Told> {
+        let progress = match &mut self.from {
+            From::Here(progress) => progress,
+            From::Replica(There { redis, id, epoch }) => {
+                return Some(match redis.told(*id, *epoch, patience).await? {
+                    redis::Told::Answer(record) => Told::Answer(record),
+                    redis::Told::Unknown => Told::Unknown,
+                    // What is known of it by now says more than that it is over.
+                    redis::Told::Completed { .. } | redis::Told::Gone => Told::AskAgain,
+                });
+            }
+        };
         let ended = |progress: &Progress| progress.told.is_some();
-        match timeout(patience, self.progress.wait_for(ended)).await {
+        match timeout(patience, progress.wait_for(ended)).await {
             Err(_elapsed) => None,
             Ok(Err(_gone)) => Some(Told::Unknown),
             Ok(Ok(progress)) => progress.told.clone(),

@@ -1,0 +1,99 @@
+//! What replicas share: how it is reached, and the secret that is kept there.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use tokio_util::task::TaskTracker;
+
+use crate::app::StateFault;
+use crate::app::state::Home;
+use crate::config::{self, State};
+use crate::idempotency::key::Secret;
+use crate::idempotency::store::redis::{Options, Redis, Unavailable};
+use crate::idempotency::store::{Shared, Store};
+use crate::intercept::Roots;
+use crate::metrics::Metrics;
+
+/// Why a sidecar that shares its keys could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareFault {
+    /// The secret is kept where nobody answers.
+    #[error(
+        "state.shared: {0}; it keeps the secret that derives keys, and without it two replicas \
+             would make two orders of one: start it, or give state.secret_file"
+    )]
+    NoSecret(Unavailable),
+    /// The copy of the secret cannot be written.
+    #[error(transparent)]
+    State(#[from] StateFault),
+}
+
+/// Starts what keeps the connection alive.
+pub(super) fn start(
+    shared: &config::Shared,
+    roots: &Roots,
+    owner: [u8; 16],
+    tasks: &TaskTracker,
+) -> Redis {
+    let options = Options {
+        address: shared.address.clone(),
+        roots: roots.pem(),
+        lease: shared.lease,
+        wait_replicas: shared.wait_replicas,
+        owner,
+    };
+    Redis::start(options, tasks)
+}
+
+/// The secret: the operator's own, or the one that all replicas share. What was shared
+/// once is kept here too, so that a start does not hang on another machine.
+pub(super) async fn secret(
+    state: &State,
+    home: &Home,
+    redis: &Redis,
+) -> Result<Secret, ShareFault> {
+    if state.secret_file.is_some() {
+        return Ok(home.secret(state.secret_file.as_deref())?);
+    }
+    home.secret(None)?; // one to offer
+    let own = home.secret_file();
+    let offered = fs::read(&own).map_err(|error| StateFault::unusable(&own, error))?;
+    match redis.secret(offered.trim_ascii_end()).await {
+        Ok(shared) if shared == offered.trim_ascii_end() => {}
+        Ok(shared) => replace(&own, &shared).map_err(|error| StateFault::unusable(&own, error))?,
+        Err(_away) if home.shared_secret_is_known() => {}
+        Err(away) => return Err(ShareFault::NoSecret(away)),
+    }
+    home.note_shared_secret()?;
+    Ok(home.secret(None)?)
+}
+
+/// Says what of its settings can cost a key; nothing where it is away.
+pub(super) async fn warn(redis: &Redis) {
+    for warning in redis.warnings().await {
+        tracing::warn!(warning, "state.shared can lose what it was told");
+    }
+}
+
+/// The local store behind what is shared.
+pub(super) fn before(
+    local: Store,
+    redis: &Redis,
+    shared: &config::Shared,
+    (tasks, metrics): (&TaskTracker, &Metrics),
+) -> Store {
+    let with = (tasks.clone(), metrics.clone());
+    Store::Shared(Shared::new(local, redis.clone(), shared.on_failure, with))
+}
+
+/// Written whole under another name first: a crash leaves one of the two.
+fn replace(path: &Path, secret: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?; // mode 0600
+    file.write_all(secret)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|failed| failed.error)
+}

@@ -1,0 +1,5 @@
+local claim = read()
+if claim then
+  return describe(claim)
+end
+return {'absent', text(resolved())}

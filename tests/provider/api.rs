@@ -12,12 +12,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::Answer;
+use super::book::Book;
+use super::faults::Faults;
 use super::script::{BadScript, Cut, Kind, Script, Step, Then};
 
 /// All that the provider knows, shared by its listeners.
 pub(crate) struct Sim {
     started: Instant,
     honours_keys: bool,
+    book: Option<Book>,
+    faults: Option<Faults>,
     scenarios: Mutex<BTreeMap<String, Scenario>>,
     /// Requests seen in all; moves whenever one arrives.
     arrivals: watch::Sender<u64>,
@@ -108,10 +112,12 @@ pub(crate) enum Act {
 }
 
 impl Sim {
-    pub(crate) fn new(honours_keys: bool) -> Self {
+    pub(crate) fn new(honours_keys: bool, book: Option<Book>, faults: Option<Faults>) -> Self {
         Self {
             started: Instant::now(),
             honours_keys,
+            book,
+            faults,
             scenarios: Mutex::default(),
             arrivals: watch::Sender::new(0),
             releases: watch::Sender::new(0),
@@ -196,7 +202,8 @@ impl Sim {
         let releases_seen = *self.releases.borrow();
         let at = self.started.elapsed();
         let (step, row) = self.with(&scenario, |it| {
-            let step = it.script.next();
+            let by_lot = || self.faults.and_then(|faults| faults.draw(&scenario, it.seen.len()));
+            let step = it.script.next().or_else(by_lot).unwrap_or_default();
             it.seen.push(Seen::new(at, &head, &step));
             (step, it.seen.len() - 1)
         });
@@ -303,6 +310,9 @@ impl Sim {
                 running: turn.step.held || !turn.step.wait.is_zero(),
             };
             let answer = Answer::json(201, &job.shown(n));
+            if let Some(book) = &self.book {
+                book.enter(&job.id, key.as_deref(), &received.kept);
+            }
             it.by_key.extend(key.map(|key| (key, n - 1)));
             it.jobs.push(job);
             answer

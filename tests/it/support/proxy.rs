@@ -77,7 +77,7 @@ impl Samekey {
         let mut command = Command::new(BINARY);
         command.arg("run").envs(variables.iter().copied());
         let started = Self::run_command(folder, command).await;
-        started.unwrap_or_else(|stopped| panic!("samekey did not start: {stopped:#?}"))
+        started.unwrap_or_else(|Stopped { status, log }| panic!("not up: {status}: {log:#?}"))
     }
 
     /// Starts in a folder by a command that runs the binary, as this one or under another.

@@ -1,0 +1,35 @@
+//! Crash tests: the sidecar is killed, its disk fills, its clock jumps, its Redis dies,
+//! and a book that samekey never sees counts what the outside world did.
+//!
+//! `cargo test --test crash` is the short form; `CRASH_KILLS=500` (`make crash`) the
+//! long one, and `CRASH_SEED` plays the lots of a run again.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed, and its tasks end with its runtime"
+)]
+
+#[path = "../provider/engine.rs"]
+mod provider;
+#[expect(dead_code, unused_imports, reason = "the integration tests use the rest")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+mod check;
+mod customers;
+mod game;
+mod kills;
+mod ledger;
+mod order;
+mod plan;
+mod sidecar;
+mod tally;
+mod upstream;
+
+// These need the journal on disk:
+// mod durable;
+// mod wounds;
+// and this one `state.shared`:
+// mod shared;

@@ -30,6 +30,7 @@ unit:
 
 # The short form is part of `make unit`; CRASH_SEED plays the lots of a run again.
 crash: install
+	$(CARGO) build --locked --example provider
 	CRASH_KILLS=$${CRASH_KILLS:-500} $(CARGO) test --locked --test crash -- --nocapture durable::
 
 demo:

@@ -82,3 +82,30 @@ pub(crate) fn described(order: &Order, wrong: &str) -> String {
     let Order { event, identity, end, tries, .. } = order;
     format!("order {event} ({identity:?}): {wrong}; ended as {end:?} after {tries:?}")
 }
+
+#[test]
+fn a_client_that_knows_what_the_book_does_not_is_a_violation() {
+    let upstream = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let effect = |job: &str| Effect { job: job.to_owned(), key: String::new() };
+    let check = |end: Option<End>, effects: &[Effect], keys: Keys| {
+        let mut order = Order::new("o".to_owned(), crate::order::Identity::Wish, upstream);
+        order.end = end;
+        let book = BTreeMap::from([("o".to_owned(), effects.to_vec())]);
+        book_agrees(&[order], &book, keys).is_empty()
+    };
+    let (one, two) = ([effect("j")], [effect("j"), effect("k")]);
+    let text = |text: &str| text.to_owned();
+    for keys in [Keys::Ignored, Keys::Honoured] {
+        assert!(check(Some(End::Done(text("j"))), &one, keys));
+        assert!(check(Some(End::Landed(text("x"))), &one, keys));
+        assert!(check(Some(End::Left), &[], keys) && check(Some(End::Delivered(500)), &one, keys));
+        assert!(!check(Some(End::Done(text("j"))), &two, keys), "twice");
+        assert!(!check(Some(End::Done(text("k"))), &one, keys), "another's job");
+        assert!(!check(Some(End::Done(text("j"))), &[], keys), "no effect");
+        assert!(!check(Some(End::Landed(text("x"))), &[], keys), "it never landed");
+        assert!(!check(Some(End::Unknown(text(""))), &[], keys), "no name");
+        assert!(!check(Some(End::Stuck), &[], keys) && !check(None, &[], keys), "no end");
+    }
+    assert!(check(Some(End::Unknown(text("x"))), &one, Keys::Ignored));
+    assert!(!check(Some(End::Unknown(text("x"))), &one, Keys::Honoured), "it may ask again");
+}

@@ -1,8 +1,9 @@
 //! Crash tests: the sidecar is killed, its disk fills, its clock jumps, its Redis dies,
 //! and a book that samekey never sees counts what the outside world did.
 //!
-//! `cargo test --test crash` is the short form; `CRASH_KILLS=500` (`make crash`) the
-//! long one, and `CRASH_SEED` plays the lots of a run again.
+//! `cargo test` plays the short form, `CRASH_KILLS=500` (`make crash`) the long one, and
+//! `CRASH_SEED` plays the lots of a run again. The provider is an example, which
+//! `cargo test --test crash` alone does not build: `cargo build --example provider`.
 
 #![expect(
     clippy::disallowed_methods,

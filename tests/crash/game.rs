@@ -305,4 +305,4 @@ const EARLIER: usize = 12;
 /// Unknown outcomes that are settled in each round.
 const SETTLED: usize = 4;
 /// How long a sweep of expired rows is waited for.
-const SWEEP_MAX: Duration = Duration::from_secs(6);
+const SWEEP_MAX: Duration = Duration::from_secs(8);

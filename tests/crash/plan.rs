@@ -90,7 +90,8 @@ impl Dealer {
                     let landed = self.rng.random_bool(0.5);
                     Plan::Resolve(if landed { Truth::Landed } else { Truth::Absent })
                 }
-                Failpoint::DuringSweep => Plan::Storm(Kill::At(place, 1)),
+                // The first is swept at the start, the next amid the traffic.
+                Failpoint::DuringSweep => Plan::Storm(Kill::At(place, self.rng.random_range(1..3))),
                 _ => Plan::Storm(Kill::At(place, self.rng.random_range(1..12))),
             };
             self.hand.push(plan);

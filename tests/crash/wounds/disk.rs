@@ -42,12 +42,6 @@ impl Small {
     fn make_room(&self) {
         fs::remove_file(self.0.join("filler")).expect("it is there");
     }
-
-    fn make_read_only(&self) -> bool {
-        let mut command = Command::new("mount");
-        command.args(["-o", "remount,ro"]).arg(&self.0);
-        command.output().is_ok_and(|output| output.status.success())
-    }
 }
 
 impl Drop for Small {
@@ -166,36 +160,38 @@ async fn until_taken(scene: &mut Scene, event: &str) {
 
 #[tokio::test]
 async fn a_read_only_directory_is_named_and_nothing_starts() {
-    let mut scene = Scene::new(Keys::Ignored, "").await;
-    let state = scene.sidecar.folder.path().join("state");
-    let small = Small::mount(&state);
-    scene.sidecar.start(None).await.expect("it starts");
+    let mut scene = Scene::up(Keys::Ignored, "").await;
     assert_eq!(scene.said("a").await.0, 201);
     scene.sidecar.kill().await.expect("it died of it");
-    match &small {
-        Some(small) => assert!(small.make_read_only(), "it can be made read-only"),
-        None => read_only(&state, true),
-    }
-    let mut command = Command::new(BINARY);
-    command.arg("run");
-    let started = Samekey::run_command(scene.sidecar.folder.clone(), command).await;
-    if small.is_none() {
-        read_only(&state, false);
-    }
+    chmod(&scene, "a-w");
+    let started = Samekey::run_command(scene.sidecar.folder.clone(), bound_by_modes()).await;
+    chmod(&scene, "u+w");
     let stopped = started.expect_err("it cannot keep anything");
     let told = plain(&stopped.log);
     assert_eq!(stopped.status.code(), Some(1), "{told}");
     assert!(told.contains("state"), "{told}");
+    scene.sidecar.start(None).await.expect("it starts once it may write");
+    scene.replays("a").await;
 }
 
-/// Whoever may not mount is bound by modes, unless it is root in a box.
-fn read_only(state: &Path, is: bool) {
-    use std::os::unix::fs::PermissionsExt as _;
-    assert!(!rustix::process::getuid().is_root(), "root, and no right to mount: run it elsewhere");
-    for path in [state.to_owned(), state.join("journal"), state.join("spill")] {
-        let mode = if is { 0o500 } else { 0o700 };
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its owner may");
+fn chmod(scene: &Scene, mode: &str) {
+    let state = scene.sidecar.folder.path().join("state");
+    let done = Command::new("chmod").args(["-R", mode]).arg(state).status();
+    assert!(done.is_ok_and(|status| status.success()), "its owner may");
+}
+
+/// The binary, without root's right to write where nobody may.
+fn bound_by_modes() -> Command {
+    if !rustix::process::getuid().is_root() {
+        let mut command = Command::new(BINARY);
+        command.arg("run");
+        return command;
     }
+    let mut command = Command::new("setpriv");
+    let rights = "-dac_override,-dac_read_search";
+    command.arg(format!("--bounding-set={rights}")).arg(format!("--inh-caps={rights}"));
+    command.args([BINARY, "run"]);
+    command
 }
 
 #[tokio::test]

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::seq::IndexedRandom as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::order::{End, Identity, Order, Whereabouts};
+use crate::order::{Doors, End, Identity, Order, Whereabouts};
 use crate::upstream::Upstream;
 
 /// The clients of one round.
@@ -25,19 +26,21 @@ struct Customer {
     rng: StdRng,
     upstream: Arc<Upstream>,
     script: Option<&'static str>,
-    whereabouts: Whereabouts,
+    doors: Doors,
+    identities: &'static [Identity],
     closing: Arc<AtomicBool>,
     delivered: mpsc::UnboundedSender<()>,
 }
 
 impl Customers {
-    /// Lets them in. Their events begin with `name`; each scenario gets `script`, if any.
+    /// Lets them in. Their events begin with `name`; each scenario gets `script`, if any,
+    /// and they go through all `doors` in turns.
     pub(crate) fn enter(
         name: &str,
         seed: u64,
         upstream: &Arc<Upstream>,
-        script: Option<&'static str>,
-        whereabouts: &Whereabouts,
+        (script, identities): (Option<&'static str>, &'static [Identity]),
+        doors: &[Whereabouts],
     ) -> Self {
         let (tell, delivered) = mpsc::unbounded_channel();
         let closing = Arc::new(AtomicBool::new(false));
@@ -48,7 +51,8 @@ impl Customers {
                 rng: StdRng::seed_from_u64(seed.wrapping_add(nth)),
                 upstream: upstream.clone(),
                 script,
-                whereabouts: whereabouts.clone(),
+                doors: Doors::new(doors.to_vec(), usize::try_from(nth).unwrap_or_default()),
+                identities,
                 closing: closing.clone(),
                 delivered: tell.clone(),
             };
@@ -89,12 +93,12 @@ impl Customer {
         let mut orders = Vec::new();
         while orders.len() < ORDERS_MAX && !self.closing.load(Ordering::Relaxed) {
             let event = format!("{}-{}", self.name, orders.len());
-            let identity = self.identity();
+            let identity = *self.identities.choose(&mut self.rng).expect("some are given");
             if let Some(script) = self.script {
                 self.upstream.script(&event, script).await;
             }
             let mut order = Order::new(event, identity, self.upstream.http);
-            order.see_through(self.whereabouts.clone()).await;
+            order.see_through(self.doors.clone()).await;
             if matches!(order.end, Some(End::Done(_))) {
                 // Whoever counts may have heard enough.
                 let _unheard = self.delivered.send(());
@@ -103,18 +107,19 @@ impl Customer {
         }
         orders
     }
-
-    fn identity(&mut self) -> Identity {
-        match self.rng.random_range(0..20) {
-            0..6 => Identity::ClientKey,
-            6..10 => Identity::Wish,
-            10..14 => Identity::Template,
-            14..18 => Identity::Keyless,
-            _ => Identity::Brief,
-        }
-    }
 }
 
+/// What an order can be known by, as often as it is to come up.
+pub(crate) const IDENTITIES: &[Identity] = &[
+    Identity::ClientKey,
+    Identity::ClientKey,
+    Identity::Wish,
+    Identity::Template,
+    Identity::Template,
+    Identity::Keyless,
+    Identity::Keyless,
+    Identity::Brief,
+];
 /// Enough that one sidecar has several exchanges open whenever it dies.
 const CUSTOMERS: u64 = 4;
 /// How much a storm can grow to while nothing kills.

@@ -11,9 +11,9 @@ use samekey::failpoint::Failpoint;
 use tokio::time::sleep;
 
 use crate::check::{book_agrees, described, stays, unknowns_are_listed};
-use crate::customers::Customers;
+use crate::customers::{Customers, IDENTITIES};
 use crate::ledger::{self, Truth};
-use crate::order::{End, Identity, Order};
+use crate::order::{Doors, End, Identity, Order};
 use crate::plan::{Dealer, Kill, Plan};
 use crate::sidecar::{Sidecar, Started};
 use crate::tally::Tally;
@@ -111,8 +111,12 @@ impl Game {
     }
 
     fn customers(&mut self, name: &str, script: Option<&'static str>) -> Customers {
-        let whereabouts = self.sidecar.whereabouts();
-        Customers::enter(name, self.rng.random(), &self.upstream, script, &whereabouts)
+        let doors = [self.sidecar.whereabouts()];
+        Customers::enter(name, self.rng.random(), &self.upstream, (script, IDENTITIES), &doors)
+    }
+
+    fn doors(&self) -> Doors {
+        Doors::new(vec![self.sidecar.whereabouts()], 0)
     }
 
     /// Starts the sidecar among its customers, and sees it dead.
@@ -209,7 +213,7 @@ impl Game {
             return stays(order, self.sidecar.proxy()).await;
         }
         order.tries.push("resolved as absent".to_owned());
-        order.see_through(self.sidecar.whereabouts()).await;
+        order.see_through(self.doors()).await;
         match &order.end {
             Some(End::Done(_) | End::Delivered(_)) => Ok(()),
             // The upstream may fail it once more.
@@ -229,7 +233,7 @@ impl Game {
         let mut order = Order::new(format!("{name}-r"), identity, self.upstream.http);
         let steps = if truth == Truth::Landed { "500 effect; ok" } else { "500; ok" };
         self.upstream.script(&order.event, steps).await;
-        order.see_through(self.sidecar.whereabouts()).await;
+        order.see_through(self.doors()).await;
         let Some(End::Unknown(exchange)) = order.end.clone() else {
             return Err(described(&order, "its outcome is known"));
         };

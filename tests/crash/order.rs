@@ -15,6 +15,34 @@ use crate::support::client::{over_http1, request};
 /// Where the sidecar is by now; `None` while it is down.
 pub(crate) type Whereabouts = watch::Receiver<Option<SocketAddr>>;
 
+/// The sidecars that a client can go through; it takes them in turns.
+#[derive(Clone, Debug)]
+pub(crate) struct Doors {
+    all: Vec<Whereabouts>,
+    turn: usize,
+}
+
+impl Doors {
+    /// One at least; the first that is tried is the one whose turn it is.
+    pub(crate) fn new(all: Vec<Whereabouts>, turn: usize) -> Self {
+        Self { all, turn }
+    }
+
+    /// The next that is up; waits where none is.
+    async fn next(&mut self) -> Option<SocketAddr> {
+        self.turn += 1;
+        for nth in 0..self.all.len() {
+            let up = *self.all[(self.turn + nth) % self.all.len()].borrow();
+            if up.is_some() {
+                return up;
+            }
+        }
+        let turn = self.turn % self.all.len();
+        let up = timeout(STUCK, self.all[turn].wait_for(Option::is_some)).await;
+        up.ok().and_then(|up| up.ok().and_then(|at| *at))
+    }
+}
+
 /// What makes an order the same order when it is placed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
@@ -75,11 +103,10 @@ impl Order {
     }
 
     /// Asks until it knows, through however many deaths of the sidecar.
-    pub(crate) async fn see_through(&mut self, mut whereabouts: Whereabouts) {
+    pub(crate) async fn see_through(&mut self, mut doors: Doors) {
         let started = Instant::now();
         while self.end.is_none() {
-            let up = timeout(STUCK, whereabouts.wait_for(Option::is_some)).await;
-            let Some(proxy) = up.ok().and_then(|up| up.ok().and_then(|at| *at)) else {
+            let Some(proxy) = doors.next().await else {
                 self.end = Some(End::Stuck);
                 return;
             };

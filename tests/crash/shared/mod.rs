@@ -1,6 +1,7 @@
 //! Two replicas, each with a journal of its own, and one Redis between them.
 
 mod failover;
+mod kills;
 mod outage;
 mod rate;
 mod redis;

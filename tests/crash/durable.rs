@@ -40,7 +40,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_none| panic!("{name}={text} is no number")))
 }
 
-/// The short form; about a minute on two cores.
-const KILLS: u64 = 60;
+/// The short form; half a minute on two cores that have nothing else to do.
+const KILLS: u64 = 80;
 /// Sidecars at a time for each kind of upstream.
 const LANES: usize = 2;

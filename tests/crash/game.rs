@@ -16,7 +16,7 @@ use crate::ledger::{self, Truth};
 use crate::order::{Doors, End, Identity, Order};
 use crate::plan::{Dealer, Kill, Plan};
 use crate::sidecar::{Sidecar, Started};
-use crate::tally::Tally;
+use crate::tally::{AT_REST, Tally};
 use crate::upstream::{Keys, Upstream};
 
 /// What is played, and how long.
@@ -26,7 +26,8 @@ pub(crate) struct Setting {
     /// `state.journal`.
     pub(crate) journal: &'static str,
     pub(crate) seed: u64,
-    /// Deaths after which it ends; without any, one round is played.
+    /// Deaths amid orders after which it ends, once every place had its turn; without
+    /// any, one round is played.
     pub(crate) kills: u64,
     /// Of a hundred requests, those that the upstream fails by itself.
     pub(crate) faults: u8,
@@ -71,7 +72,7 @@ pub(crate) async fn play(setting: Setting) -> Tally {
             break;
         }
         round += 1;
-        if game.tally.survived() >= setting.kills {
+        if game.tally.survived() >= setting.kills && dealer.is_through() {
             break;
         }
     }
@@ -105,7 +106,7 @@ impl Game {
         self.look(orders).await?;
         if self.setting.kills > 0 {
             self.sidecar.kill().await?;
-            self.tally.killed("at-rest");
+            self.tally.killed(AT_REST);
         }
         Ok(())
     }

@@ -83,6 +83,11 @@ impl Dealer {
         self.hand.pop().expect("it was dealt")
     }
 
+    /// Whether all that was dealt was played.
+    pub(crate) fn is_through(&self) -> bool {
+        self.hand.is_empty()
+    }
+
     fn deal(&mut self) {
         for place in self.places.clone() {
             let plan = match place {

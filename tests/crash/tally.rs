@@ -35,9 +35,9 @@ impl Tally {
         *self.missed.entry(word).or_default() += 1;
     }
 
-    /// Deaths in all.
+    /// Deaths amid orders.
     pub(crate) fn survived(&self) -> u64 {
-        self.kills.values().sum()
+        self.kills.iter().filter(|(word, _)| **word != AT_REST).map(|(_, count)| count).sum()
     }
 
     /// With another lane's sums.
@@ -75,11 +75,15 @@ impl fmt::Display for Tally {
         }
         write!(
             f,
-            "crash: {} kills survived, {orders} orders, {effects} effects, {unknowns} unknowns, \
+            "crash: {} kills survived and {} at rest, {orders} orders, {effects} effects, {unknowns} unknowns, \
              {landed} landed without their answer, {replays} replays, {resolved} resolved, \
              {} violations",
             self.survived(),
+            self.kills.get(AT_REST).unwrap_or(&0),
             self.violations.len(),
         )
     }
 }
+
+/// The death of a sidecar that has nothing to do.
+pub(crate) const AT_REST: &str = "at-rest";

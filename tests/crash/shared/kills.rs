@@ -16,7 +16,7 @@ use crate::customers::Customers;
 use crate::ledger;
 use crate::order::{End, Identity, Order};
 use crate::sidecar::{Sidecar, Started};
-use crate::tally::Tally;
+use crate::tally::{AT_REST, Tally};
 use crate::upstream::{Keys, Upstream};
 
 struct Game {
@@ -56,8 +56,9 @@ async fn whichever_replica_is_killed_nothing_is_done_twice_and_no_answer_is_lost
 impl Game {
     /// One of the two dies and comes back while the other goes on; then all is looked at.
     async fn round(&mut self, round: usize) -> Result<(), String> {
-        let place = Failpoint::ALL.iter().filter(|place| **place != Failpoint::InResolve);
-        let place = *place.collect::<Vec<_>>().choose(&mut self.rng).expect("some are left");
+        let places = Failpoint::ALL.into_iter().filter(|place| *place != Failpoint::InResolve);
+        let places = places.collect::<Vec<_>>();
+        let place = *places.choose(&mut self.rng).expect("some are left");
         let armed = format!("{}:{}", place.as_str(), self.rng.random_range(1..8));
         let dies = self.rng.random_range(0..2);
         self.replicas[1 - dies].start(None).await?;
@@ -65,8 +66,7 @@ impl Game {
         let doors = [self.replicas[0].whereabouts(), self.replicas[1].whereabouts()];
         let name = format!("{:?}-{round}", self.keys);
         let seed = self.rng.random();
-        let customers =
-            Customers::enter(&name, seed, &self.upstream, (None, IDENTITIES), &doors);
+        let customers = Customers::enter(&name, seed, &self.upstream, (None, IDENTITIES), &doors);
         if up {
             self.die(dies, place).await?;
         } else {
@@ -79,7 +79,7 @@ impl Game {
         self.tally.orders += orders.len();
         for replica in &mut self.replicas {
             replica.kill().await?;
-            self.tally.killed("at-rest");
+            self.tally.killed(AT_REST);
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }

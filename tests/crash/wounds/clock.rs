@@ -2,7 +2,7 @@
 //!
 //! The library sets the wall clock alone here: a clock that somebody sets moves neither
 //! the monotonic clock nor the boot clock, and it could not fake one of these without the
-//! other.
+//! other. It goes back by less than a day: an authority that is not in force yet stops a start.
 
 use std::fs;
 use std::path::PathBuf;
@@ -68,17 +68,17 @@ fn library() -> String {
 async fn a_clock_that_is_set_makes_no_record_expire_early() {
     let mut clock = Clock::new(Keys::Ignored, ", ttl: 1h").await;
     assert_eq!(clock.scene.said("a").await.0, 201);
-    for offset in ["-2h", "+30m", "-3d", "+2h", "+0"] {
+    for offset in ["-2h", "+30m", "-20h", "+2h", "+0"] {
         clock.set(offset);
         clock.scene.replays("a").await;
     }
-    for offset in ["-2h", "-3d", "+30m", "+0"] {
+    for offset in ["-2h", "-20h", "+30m", "+0"] {
         clock.set(offset);
         clock.restart().await;
         clock.scene.replays("a").await;
     }
     // A record made while the clock was wrong lives as long as any.
-    clock.set("-3d");
+    clock.set("-20h");
     assert_eq!(clock.scene.said("b").await.0, 201);
     clock.restart().await;
     clock.scene.replays("b").await;
@@ -98,7 +98,7 @@ async fn an_unknown_outcome_outlives_any_clock() {
     let mut clock = Clock::new(Keys::Ignored, ", ttl: 1h, keep_key: 1h").await;
     clock.scene.upstream.script("a", "500 effect").await;
     assert_eq!(clock.scene.said("a").await.0, 500);
-    for offset in ["-2h", "+300d", "-3d", "+0"] {
+    for offset in ["-2h", "+300d", "-20h", "+0"] {
         clock.set(offset);
         clock.restart().await;
         assert_eq!(clock.scene.said("a").await, (409, "outcome-unknown".to_owned()), "{offset}");

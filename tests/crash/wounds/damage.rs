@@ -4,8 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
-
 use super::{Scene, plain};
 use crate::support::Samekey;
 use crate::support::proxy::BINARY;
@@ -33,10 +31,9 @@ async fn a_damaged_journal_is_named_and_left_alone_until_it_is_moved_aside() {
     for nth in 0..300 {
         assert_eq!(scene.said(&format!("o-{nth}")).await.0, 201);
     }
-    // Ended in order, so that all of it is in the file itself.
-    scene.sidecar.it().signal(Signal::TERM);
-    assert!(scene.sidecar.it().ended().await.success());
+    scene.sidecar.kill().await.expect("it died of it");
     let folder = scene.sidecar.folder.path().to_owned();
+    fold(&folder.join(FILE));
     let whole = fs::read(folder.join(FILE)).expect("the journal is there");
     assert!(whole.len() > 20 * PAGE, "{} bytes are too few to wound", whole.len());
     for (name, wound) in WOUNDS {
@@ -48,6 +45,27 @@ async fn a_damaged_journal_is_named_and_left_alone_until_it_is_moved_aside() {
         fs::write(at.join(FILE), &bytes).expect("written");
         check(name, other, &bytes).await;
     }
+}
+
+/// Brings what the log holds into the file itself, where it can be wounded.
+fn fold(file: &Path) {
+    let connection = rusqlite::Connection::open(file).expect("it is one of SQLite's");
+    let fold = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let busy = connection.query_row(fold, [], |row| row.get::<_, i64>(0)).expect("it can be");
+    assert_eq!(busy, 0);
+}
+
+#[tokio::test]
+async fn a_journal_whose_file_is_gone_is_not_begun_anew_over_its_log() {
+    let mut scene = Scene::up(Keys::Ignored, "").await;
+    assert_eq!(scene.said("a").await.0, 201);
+    scene.sidecar.kill().await.expect("it died of it");
+    let folder = scene.sidecar.folder.path().join("state/journal");
+    fs::remove_file(folder.join("journal.sqlite")).expect("it is there");
+    let log = fs::read(folder.join("journal.sqlite-wal")).expect("what was not folded is here");
+    let told = refused("the file gone", &scene).await;
+    assert!(advice(&told).is_some(), "{told}");
+    assert_eq!(fs::read(folder.join("journal.sqlite-wal")).expect("it is there"), log);
 }
 
 async fn check(name: &str, mut scene: Scene, bytes: &[u8]) {

@@ -48,8 +48,11 @@ impl Kill {
 
     /// A script for the orders, without which the place would seldom be passed.
     pub(crate) fn script(self) -> Option<&'static str> {
-        let between = matches!(self, Self::At(Failpoint::BetweenAttempts, _));
-        between.then_some("429; 429; ok")
+        match self {
+            Self::At(Failpoint::BetweenAttempts, _) => Some("429; 429; ok"),
+            Self::At(Failpoint::MidRequest, _) => Some("slow 60"),
+            Self::At(..) | Self::After(_) | Self::Delivered(_) => None,
+        }
     }
 
     /// A moment of this round.

@@ -160,7 +160,7 @@ impl Game {
             }
         }
         if self.setting.journal == "disk" {
-            self.settle(&mut orders).await?;
+            wrong.extend(self.settle(&mut orders).await.err());
         }
         // Whoever asked again, and whatever was settled, has added nothing.
         let touched: Vec<_> = orders.iter().chain(&earlier).cloned().collect();

@@ -28,9 +28,9 @@ mod plan;
 mod sidecar;
 mod tally;
 mod upstream;
+mod wounds;
 
-// These need the journal on disk:
+// This one needs the ledger in the admin API:
 // mod durable;
-// mod wounds;
 // and this one `state.shared`:
 // mod shared;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -98,6 +99,10 @@ impl Customer {
                 self.upstream.script(&event, script).await;
             }
             let mut order = Order::new(event, identity, self.upstream.http);
+            // Without an identity, who hangs up on an answer asks for another order.
+            if order.may_be_asked_again() && self.rng.random_bool(0.25) {
+                order.haste = Some(Duration::from_millis(self.rng.random_range(1..25)));
+            }
             order.see_through(self.doors.clone()).await;
             if matches!(order.end, Some(End::Done(_))) {
                 // Whoever counts may have heard enough.

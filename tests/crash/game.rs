@@ -56,7 +56,7 @@ pub(crate) async fn play(setting: Setting) -> Tally {
         name: format!("{}{}", if keys == Keys::Honoured { "h" } else { "i" }, lane.0),
         rng: StdRng::seed_from_u64(seed),
         upstream,
-        sidecar: Sidecar::new(&config(keys, setting.journal)),
+        sidecar: Sidecar::new(&config(setting)),
         orders: Vec::new(),
         tally: Tally::default(),
     };
@@ -281,8 +281,9 @@ async fn moment(kill: Kill, customers: &mut Customers) {
 }
 
 /// A sidecar's config: one route for each kind of identity.
-fn config(keys: Keys, journal: &str) -> String {
+fn config(Setting { keys, journal, lane, .. }: Setting) -> String {
     let dedupes = keys == Keys::Honoured;
+    let durability = if lane.0 % 2 == 1 { "power" } else { "process" };
     let retry = "{attempts: 3, attempt_timeout: 400ms, backoff: {initial: 5ms, max: 20ms}, \
                  budget: {ratio: 1, min_per_second: 100, burst: 1000}}";
     let idempotency = |more: &str| format!("{{upstream_dedupes: {dedupes}, {more}}}");
@@ -300,7 +301,7 @@ fn config(keys: Keys, journal: &str) -> String {
     ];
     format!(
         "listeners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
-         state: {{dir: state, journal: {journal}}}\nroutes:\n{}",
+         state: {{dir: state, journal: {journal}, durability: {durability}}}\nroutes:\n{}",
         routes.concat()
     )
 }

@@ -66,6 +66,8 @@ pub(crate) struct Order {
     pub(crate) end: Option<End>,
     /// What each try came to, for whom has to understand a failure.
     pub(crate) tries: Vec<String>,
+    /// How soon its client hangs up at first, where it has no patience; it asks again.
+    pub(crate) haste: Option<Duration>,
     upstream: SocketAddr,
 }
 
@@ -89,7 +91,7 @@ pub(crate) enum End {
 
 impl Order {
     pub(crate) fn new(event: String, identity: Identity, upstream: SocketAddr) -> Self {
-        Self { event, identity, end: None, tries: Vec::new(), upstream }
+        Self { event, identity, end: None, tries: Vec::new(), haste: None, upstream }
     }
 
     /// Whether asking again asks for the same. Without a key it does only where nothing
@@ -124,7 +126,10 @@ impl Order {
 
     /// Asks once; `None` where a client would ask again.
     async fn attempt(&mut self, proxy: SocketAddr) -> Option<End> {
-        let asked = self.ask(proxy).await;
+        let hurries = self.tries.len() < HURRIED;
+        let patience = self.haste.filter(|_| hurries).unwrap_or(PATIENCE);
+        let asked = timeout(patience, self.ask(proxy)).await;
+        let asked = asked.unwrap_or_else(|_late| Err("hung up".to_owned()));
         self.tries.push(match &asked {
             Ok(answer) if answer.whole => said(answer),
             Ok(answer) => format!("half of {}", answer.status),
@@ -191,6 +196,8 @@ pub(crate) fn exchange(answer: &Answer) -> String {
     rest.chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
+/// Tries that a client in haste cuts short.
+const HURRIED: usize = 2;
 /// Longer than an attempt and its retries, shorter than a client's own patience.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Longer than two restarts take on a machine with other work.

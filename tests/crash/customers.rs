@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::order::{Doors, End, Identity, Order, Whereabouts};
-use crate::upstream::Upstream;
+use crate::upstream::{Keys, Upstream};
 
 /// The clients of one round.
 pub(crate) struct Customers {
@@ -99,6 +99,7 @@ impl Customer {
                 self.upstream.script(&event, script).await;
             }
             let mut order = Order::new(event, identity, self.upstream.http);
+            order.insists = self.upstream.keys == Keys::Honoured;
             // Without an identity, who hangs up on an answer asks for another order.
             if order.may_be_asked_again() && self.rng.random_bool(0.25) {
                 order.haste = Some(Duration::from_millis(self.rng.random_range(1..25)));

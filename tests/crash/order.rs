@@ -68,6 +68,9 @@ pub(crate) struct Order {
     pub(crate) tries: Vec<String>,
     /// How soon its client hangs up at first, where it has no patience; it asks again.
     pub(crate) haste: Option<Duration>,
+    /// Whether asking again may help where the outcome is unknown: who waited for another's
+    /// exchange is told that, though the next request may be sent.
+    pub(crate) insists: bool,
     upstream: SocketAddr,
 }
 
@@ -91,7 +94,15 @@ pub(crate) enum End {
 
 impl Order {
     pub(crate) fn new(event: String, identity: Identity, upstream: SocketAddr) -> Self {
-        Self { event, identity, end: None, tries: Vec::new(), haste: None, upstream }
+        Self {
+            event,
+            identity,
+            end: None,
+            tries: Vec::new(),
+            haste: None,
+            insists: false,
+            upstream,
+        }
     }
 
     /// Whether asking again asks for the same. Without a key it does only where nothing
@@ -167,11 +178,18 @@ impl Order {
         let (status, slug) = answer.said();
         match (status, slug.as_str()) {
             (200..300, _) => Some(End::Done(job(answer))),
+            (409, "outcome-unknown") if self.insists && !self.is_told_again() => None,
             (409, "outcome-unknown") => Some(End::Unknown(exchange(answer))),
             (409, "response-not-retained") => Some(End::Landed(exchange(answer))),
             (_, "") if self.identity == Identity::Keyless => Some(End::Delivered(status)),
             _ => None,
         }
+    }
+
+    /// Whether the last answers were one and the same unknown outcome.
+    fn is_told_again(&self) -> bool {
+        let last = self.tries.iter().rev().take(INSISTED);
+        last.filter(|said| said.contains("outcome-unknown")).count() == INSISTED
     }
 }
 
@@ -196,6 +214,8 @@ pub(crate) fn exchange(answer: &Answer) -> String {
     rest.chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
+/// Answers that say the same before it is believed.
+const INSISTED: usize = 3;
 /// Tries that a client in haste cuts short.
 const HURRIED: usize = 2;
 /// Longer than an attempt and its retries, shorter than a client's own patience.

@@ -25,6 +25,7 @@ pub(crate) enum Keys {
 
 /// A running provider; dropping it kills it.
 pub(crate) struct Upstream {
+    pub(crate) keys: Keys,
     pub(crate) http: SocketAddr,
     pub(crate) control: SocketAddr,
     book: PathBuf,
@@ -59,7 +60,7 @@ impl Upstream {
             SocketAddr::from(([127, 0, 0, 1], port.expect("a port")))
         };
         let (http, control) = (at("http"), at("control"));
-        Self { http, control, book, _folder: folder, _child: child }
+        Self { keys, http, control, book, _folder: folder, _child: child }
     }
 
     /// Gives a scenario its script.

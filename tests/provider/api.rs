@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::answer::Answer;
 use super::book::Book;
 use super::faults::Faults;
+use super::job::Job;
 use super::script::{BadScript, Cut, Kind, Script, Step, Then};
 
 /// All that the provider knows, shared by its listeners.
@@ -37,14 +38,6 @@ struct Scenario {
     jobs: Vec<Job>,
     by_key: HashMap<String, usize>,
     seen: Vec<Seen>,
-}
-
-#[derive(Clone)]
-struct Job {
-    id: String,
-    key: Option<String>,
-    digest: String,
-    running: bool,
 }
 
 /// One request as it arrived.
@@ -347,32 +340,6 @@ impl Scenario {
             jobs: Vec::new(),
             by_key: HashMap::new(),
             seen: Vec::new(),
-        }
-    }
-}
-
-impl Job {
-    fn shown(&self, n: usize) -> Value {
-        json!({"id": self.id, "key": self.key, "n": n, "state": "done"})
-    }
-
-    /// The answer to the same key once more.
-    fn again(&self, n: usize, digest: &str) -> Answer {
-        if self.digest != digest {
-            return Answer::json(422, &json!({"error": {"code": "idempotency_key_reuse"}}));
-        }
-        if self.running {
-            return Answer::json(409, &json!({"error": {"code": "request_in_progress"}}));
-        }
-        let mut answer = Answer::json(201, &self.shown(n));
-        answer.headers.push(("Idempotent-Replayed".to_owned(), "true".to_owned()));
-        answer
-    }
-
-    /// Ends the running of a job whose request is through.
-    fn finish(&mut self, turn: &Turn) {
-        if self.key.as_deref() == turn.head.field("idempotency-key") {
-            self.running = false;
         }
     }
 }

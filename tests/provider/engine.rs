@@ -22,6 +22,7 @@ pub(crate) mod faults;
 mod gather;
 mod http1;
 mod http2;
+mod job;
 mod script;
 mod socket;
 mod tls;

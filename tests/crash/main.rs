@@ -20,6 +20,7 @@ mod support;
 
 mod check;
 mod customers;
+mod durable;
 mod game;
 mod kills;
 mod ledger;
@@ -30,7 +31,5 @@ mod tally;
 mod upstream;
 mod wounds;
 
-// This one needs the ledger in the admin API:
-// mod durable;
-// and this one `state.shared`:
+// This one needs `state.shared`:
 // mod shared;

@@ -1,7 +1,7 @@
 //! Wounds other than death: to the disk, to the journal's file, to the clock.
 
 mod clock;
-// It needs `samekey ledger`: mod command;
+mod command;
 mod damage;
 mod disk;
 

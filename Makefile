@@ -2,11 +2,12 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test lint unit demo bench bench-store install
+.PHONY: help run test lint unit crash demo bench bench-store install
 
 help:
 	@echo "make run    the sidecar on its built-in config: proxy on 127.0.0.1:8080, admin on 127.0.0.1:9090"
 	@echo "make test   installs what the tests need, then format, lints, docs, unit, property and end-to-end tests"
+	@echo "make crash  the long form of the crash tests: CRASH_KILLS kills (500), and what they came to"
 	@echo "make demo   a flaky provider, the sidecar, unmodified programs, and what each of them saw"
 	@echo "make bench  ratios against a direct connection and a bare proxy"
 	@echo "make bench-store  the journal against memory, and a journal of a million keys"
@@ -26,6 +27,11 @@ lint:
 
 unit:
 	$(CARGO) test --locked
+
+# The short form is part of `make unit`; CRASH_SEED plays the lots of a run again.
+crash: install
+	$(CARGO) build --locked --example provider
+	CRASH_KILLS=$${CRASH_KILLS:-500} $(CARGO) test --locked --test crash -- --nocapture durable::
 
 demo:
 	.ci/demo

@@ -12,12 +12,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::Answer;
+use super::book::Book;
+use super::faults::Faults;
+use super::job::Job;
 use super::script::{BadScript, Cut, Kind, Script, Step, Then};
 
 /// All that the provider knows, shared by its listeners.
 pub(crate) struct Sim {
     started: Instant,
     honours_keys: bool,
+    book: Option<Book>,
+    faults: Option<Faults>,
     scenarios: Mutex<BTreeMap<String, Scenario>>,
     /// Requests seen in all; moves whenever one arrives.
     arrivals: watch::Sender<u64>,
@@ -33,14 +38,6 @@ struct Scenario {
     jobs: Vec<Job>,
     by_key: HashMap<String, usize>,
     seen: Vec<Seen>,
-}
-
-#[derive(Clone)]
-struct Job {
-    id: String,
-    key: Option<String>,
-    digest: String,
-    running: bool,
 }
 
 /// One request as it arrived.
@@ -108,10 +105,12 @@ pub(crate) enum Act {
 }
 
 impl Sim {
-    pub(crate) fn new(honours_keys: bool) -> Self {
+    pub(crate) fn new(honours_keys: bool, book: Option<Book>, faults: Option<Faults>) -> Self {
         Self {
             started: Instant::now(),
             honours_keys,
+            book,
+            faults,
             scenarios: Mutex::default(),
             arrivals: watch::Sender::new(0),
             releases: watch::Sender::new(0),
@@ -196,7 +195,8 @@ impl Sim {
         let releases_seen = *self.releases.borrow();
         let at = self.started.elapsed();
         let (step, row) = self.with(&scenario, |it| {
-            let step = it.script.next();
+            let by_lot = || self.faults.and_then(|faults| faults.draw(&scenario, it.seen.len()));
+            let step = it.script.next().or_else(by_lot).unwrap_or_default();
             it.seen.push(Seen::new(at, &head, &step));
             (step, it.seen.len() - 1)
         });
@@ -303,6 +303,9 @@ impl Sim {
                 running: turn.step.held || !turn.step.wait.is_zero(),
             };
             let answer = Answer::json(201, &job.shown(n));
+            if let Some(book) = &self.book {
+                book.enter(&job.id, key.as_deref(), &received.kept);
+            }
             it.by_key.extend(key.map(|key| (key, n - 1)));
             it.jobs.push(job);
             answer
@@ -337,32 +340,6 @@ impl Scenario {
             jobs: Vec::new(),
             by_key: HashMap::new(),
             seen: Vec::new(),
-        }
-    }
-}
-
-impl Job {
-    fn shown(&self, n: usize) -> Value {
-        json!({"id": self.id, "key": self.key, "n": n, "state": "done"})
-    }
-
-    /// The answer to the same key once more.
-    fn again(&self, n: usize, digest: &str) -> Answer {
-        if self.digest != digest {
-            return Answer::json(422, &json!({"error": {"code": "idempotency_key_reuse"}}));
-        }
-        if self.running {
-            return Answer::json(409, &json!({"error": {"code": "request_in_progress"}}));
-        }
-        let mut answer = Answer::json(201, &self.shown(n));
-        answer.headers.push(("Idempotent-Replayed".to_owned(), "true".to_owned()));
-        answer
-    }
-
-    /// Ends the running of a job whose request is through.
-    fn finish(&mut self, turn: &Turn) {
-        if self.key.as_deref() == turn.head.field("idempotency-key") {
-            self.running = false;
         }
     }
 }

@@ -16,10 +16,13 @@
 
 mod answer;
 mod api;
+mod book;
 mod control;
+pub(crate) mod faults;
 mod gather;
 mod http1;
 mod http2;
+mod job;
 mod script;
 mod socket;
 mod tls;
@@ -40,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use api::Sim;
+use book::Book;
+use faults::Faults;
 use socket::Socket;
 
 /// How a provider is started; by default on free ports of 127.0.0.1.
@@ -58,6 +63,10 @@ pub(crate) struct Options {
     pub(crate) names: Vec<String>,
     /// Where the CA certificate is written.
     pub(crate) ca_out: Option<PathBuf>,
+    /// Where each effect is written down before its answer goes out.
+    pub(crate) book: Option<PathBuf>,
+    /// What happens to requests that no script speaks for.
+    pub(crate) faults: Option<Faults>,
 }
 
 /// A running provider; dropped, it stops and its connections die.
@@ -110,6 +119,8 @@ impl Default for Options {
             max_streams: None,
             names: names.map(str::to_owned).to_vec(),
             ca_out: None,
+            book: None,
+            faults: None,
         }
     }
 }
@@ -125,6 +136,7 @@ impl Provider {
         if let Some(path) = &options.ca_out {
             tokio::fs::write(path, &ca_pem).await?;
         }
+        let book = options.book.as_deref().map(Book::open).transpose()?;
         let http = TcpListener::bind(options.http).await?;
         let https = TcpListener::bind(options.https).await?;
         let control = TcpListener::bind(options.control).await?;
@@ -136,7 +148,7 @@ impl Provider {
         };
         let engine = Engine(Arc::new(Shared {
             ports: ports.clone(),
-            sim: Sim::new(options.honours_keys),
+            sim: Sim::new(options.honours_keys, book, options.faults),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             max_streams: options.max_streams,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde_json::json;
 
+use engine::faults::Faults;
 use engine::{Options, Provider};
 
 /// An API on loopback that fails by script.
@@ -34,6 +35,12 @@ struct Args {
     /// Lets each POST have an effect, whatever its key.
     #[arg(long)]
     ignore_keys: bool,
+    /// Appends each effect to this file, before its answer goes out.
+    #[arg(long, value_name = "FILE")]
+    book: Option<PathBuf>,
+    /// Mixes faults in, where no script speaks: by this seed, for so many requests in a hundred.
+    #[arg(long, value_name = "SEED:PERCENT")]
+    faults: Option<Faults>,
     /// A scenario and its steps: `NAME=429 retry_after=1; 503`.
     #[arg(long = "script", value_name = "NAME=STEPS")]
     scripts: Vec<String>,
@@ -49,6 +56,8 @@ async fn main() -> io::Result<()> {
         honours_keys: !args.ignore_keys,
         alpn: args.alpn,
         ca_out: args.ca_out,
+        book: args.book,
+        faults: args.faults,
         ..Options::default()
     };
     let provider = Provider::start(options).await?;

@@ -34,6 +34,8 @@ pub(crate) struct Step {
     pub(crate) headers: Vec<(String, String)>,
     /// Sent in place of the answer's own body.
     pub(crate) body: Option<String>,
+    /// Blanks after the answer's own body, for one that is large.
+    pub(crate) pad: usize,
     /// How a whole answer is written.
     pub(crate) shape: Shape,
     /// What becomes of the connection after a whole answer.
@@ -144,9 +146,9 @@ impl Script {
         Ok(())
     }
 
-    /// Takes the step of the next request.
-    pub(crate) fn next(&mut self) -> Step {
-        self.steps.pop_front().or_else(|| self.rest.clone()).unwrap_or_default()
+    /// Takes the step of the next request, where the script has one left.
+    pub(crate) fn next(&mut self) -> Option<Step> {
+        self.steps.pop_front().or_else(|| self.rest.clone())
     }
 }
 
@@ -158,6 +160,7 @@ impl Default for Step {
             effect: false,
             headers: Vec::new(),
             body: None,
+            pad: 0,
             shape: Shape::Whole,
             then: Then::Keep,
             wait: Duration::ZERO,
@@ -204,6 +207,7 @@ impl Step {
             ("then_eof", "") => self.then = Then::Eof,
             ("then_reset", "") => self.then = Then::Reset,
             ("wait", ms) => self.wait = Duration::from_millis(number(text, Some(ms))?),
+            ("pad", size) => self.pad = number(text, Some(size))?,
             ("body", body) => self.body = Some(body.to_owned()),
             ("retry_after", wait) => {
                 self.headers.push(("retry-after".to_owned(), wait.to_owned()));
@@ -263,7 +267,7 @@ mod tests {
     /// The texts of the first `count` steps, parted by a comma.
     fn played(script: &str, count: usize) -> String {
         let mut script = Script::parse(script).expect("the test's script is right");
-        (0..count).map(|_| script.next().text).collect::<Vec<_>>().join(",")
+        (0..count).map(|_| script.next().unwrap_or_default().text).collect::<Vec<_>>().join(",")
     }
 
     #[test]

@@ -73,6 +73,38 @@ async fn every_step_does_what_it_says() {
 }
 
 #[tokio::test]
+async fn an_effect_is_in_the_book_once_and_before_its_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = folder.path().join("book");
+    let lines = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&book).expect("it is there");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    };
+    let options = Options { book: Some(book.clone()), ..Options::default() };
+    let provider = Provider::start(options).await.expect("loopback has free ports");
+    provider.script("a", "hang_after; reset_after; 503");
+    let hanging = create(&provider, "a", r#"{"order": "o-1"}"#);
+    let written = async {
+        provider.arrived("a", 1).await;
+        while lines().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        answer = hanging => panic!("it hangs: {answer}"),
+        () = written => {}
+    }
+    for _ in 0..3 {
+        create(&provider, "a", r#"{"order": "o-1"}"#).await;
+    }
+    let lines = lines();
+    assert_eq!(lines.len(), 1, "one key: {lines:?}");
+    let line = &lines[0];
+    assert_eq!((&line["event"], &line["key"]), (&"o-1".into(), &"k".into()));
+    assert!(line["job"] == "job-a-1" && line["at_ms"].is_u64(), "{line}");
+}
+
+#[tokio::test]
 async fn a_repeated_key_has_one_effect_where_keys_are_honoured() {
     let provider = provider().await;
     provider.script("a", "reset_after");

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,13 @@ pub(crate) struct Samekey {
     pub(crate) folder: Arc<TempDir>,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+}
+
+/// A run that ended before it was up.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    pub(crate) status: ExitStatus,
+    pub(crate) log: Vec<String>,
 }
 
 impl Samekey {
@@ -68,12 +75,20 @@ impl Samekey {
     /// Starts in a folder, with these variables laid over its config.
     pub(crate) async fn run_with(folder: Arc<TempDir>, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BINARY);
+        command.arg("run").envs(variables.iter().copied());
+        let started = Self::run_command(folder, command).await;
+        started.unwrap_or_else(|Stopped { status, log }| panic!("not up: {status}: {log:#?}"))
+    }
+
+    /// Starts in a folder by a command that runs the binary, as this one or under another.
+    pub(crate) async fn run_command(
+        folder: Arc<TempDir>,
+        mut command: Command,
+    ) -> Result<Self, Stopped> {
         command
-            .arg("run")
             .current_dir(folder.path())
             .env_remove("SAMEKEY_CONFIG")
             .env("SAMEKEY_LOG_FORMAT", "json")
-            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -88,7 +103,9 @@ impl Samekey {
             let next = tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await;
             let line = next.expect("it starts in time").expect("its log can be read");
             let Some(line) = line else {
-                panic!("samekey did not start: {:#?}", log.lock().expect("a lock"));
+                let status = child.wait().await.expect("it can be waited for");
+                let log = log.lock().expect("a lock").clone();
+                return Err(Stopped { status, log });
             };
             log.lock().expect("a lock").push(line.clone());
             let value: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -110,7 +127,8 @@ impl Samekey {
             .collect();
         let admin = up["admin"].as_str().and_then(|text| text.parse().ok());
         let proxy = listeners.first().copied().expect("one listener at least");
-        Self { proxy, listeners, admin: admin.expect("an admin side"), folder, child, log }
+        let admin = admin.expect("an admin side");
+        Ok(Self { proxy, listeners, admin, folder, child, log })
     }
 
     /// The proxy's URL.
@@ -166,7 +184,7 @@ impl Samekey {
     }
 
     /// Waits for it to end by itself.
-    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let ended = tokio::time::timeout(Duration::from_mins(1), self.child.wait()).await;
         ended.expect("it ends in time").expect("it can be waited for")
     }

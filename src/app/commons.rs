@@ -15,6 +15,7 @@ use crate::idempotency::Commons;
 use crate::idempotency::orphans::Orphans;
 use crate::idempotency::suspension::Suspensions;
 use crate::intercept::Roots;
+use crate::limit::Gates;
 use crate::metrics::Metrics;
 
 /// What it is built with.
@@ -28,15 +29,17 @@ pub(super) struct Means<'a> {
     pub(super) metrics: &'a Metrics,
 }
 
+/// What all routes share, and the gates that hold them back.
 pub(super) async fn build(
     config: &Config,
     home: &Home,
     roots: &Roots,
     means: Means<'_>,
-) -> Result<Commons, StartFault> {
+) -> Result<(Commons, Gates), StartFault> {
     let state = &config.state;
     let (mut store, newest) = ledger::store(config).await?;
     let seed = state::seed()?;
+    let mut gates = Gates::default();
     let secret = match &state.shared {
         None => home.secret(state.secret_file.as_deref())?,
         Some(wanted) => {
@@ -44,12 +47,13 @@ pub(super) async fn build(
             let secret = shared::secret(state, home, &redis).await?;
             shared::warn(&redis).await;
             store = shared::before(store, &redis, wanted, (means.background, means.metrics));
+            gates = Gates::new(Some(shared::limits(&redis, (means.background, means.metrics))));
             secret
         }
     };
     let orphans = Orphans::default();
     ledger::restore(&orphans, &store, ledger::adoption_window(config)).await?;
-    Ok(Commons {
+    let commons = Commons {
         store,
         orphans,
         suspensions: Suspensions::default(),
@@ -60,7 +64,8 @@ pub(super) async fn build(
         room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
         metrics: means.metrics.clone(),
         ended: broadcast::channel(ledger::ENDED_MAX).0,
-    })
+    };
+    Ok((commons, gates))
 }
 
 /// What tells this process apart from all that write names beside it or after it: in

@@ -144,8 +144,8 @@ impl App {
         let limits = &config.upstream;
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
         let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
-        let commons = commons::build(&config, &home, &roots, means).await?;
-        let (gates, budgets) = (Gates::default(), DashMap::new());
+        let (commons, gates) = commons::build(&config, &home, &roots, means).await?;
+        let budgets = DashMap::new();
         let lasting = |route: &Route| lasting(route, &gates, &budgets, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
         let proxy = Proxy::new(router, commons.clone());

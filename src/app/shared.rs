@@ -3,16 +3,21 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::app::StateFault;
 use crate::app::state::Home;
 use crate::config::{self, State};
+use crate::exchange::BoxFuture;
 use crate::idempotency::key::Secret;
 use crate::idempotency::store::redis::{Options, Redis, Unavailable};
 use crate::idempotency::store::{Shared, Store};
 use crate::intercept::Roots;
+use crate::limit::{Coordinate, Rate};
 use crate::metrics::Metrics;
 
 /// Why a sidecar that shares its keys could not start.
@@ -87,6 +92,66 @@ pub(super) fn before(
     Store::Shared(Shared::new(local, redis.clone(), shared.on_failure, with))
 }
 
+/// What replicas share of limits.
+struct SharedLimits {
+    redis: Redis,
+    tasks: TaskTracker,
+    metrics: Metrics,
+    /// Until when it is not asked again: a limit must not wait for what is away.
+    away: Arc<Mutex<Option<Instant>>>,
+}
+
+/// How routes with `limits.shared` ask other replicas.
+pub(super) fn limits(
+    redis: &Redis,
+    (tasks, metrics): (&TaskTracker, &Metrics),
+) -> Arc<dyn Coordinate> {
+    let (redis, tasks, metrics) = (redis.clone(), tasks.clone(), metrics.clone());
+    Arc::new(SharedLimits { redis, tasks, metrics, away: Arc::default() })
+}
+
+impl SharedLimits {
+    /// Asks, unless nobody answered lately.
+    fn ask<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        asking: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
+    ) -> BoxFuture<Option<T>> {
+        let (away, metrics) = (self.away.clone(), self.metrics.clone());
+        Box::pin(async move {
+            let lately = || away.lock().unwrap_or_else(PoisonError::into_inner);
+            if lately().is_some_and(|until| Instant::now() < until) {
+                return None;
+            }
+            let heard = asking.await;
+            *lately() = heard.is_err().then(|| Instant::now() + AWAY_FOR);
+            heard.inspect_err(|_away| metrics.store_error(operation)).ok()
+        })
+    }
+}
+
+impl Coordinate for SharedLimits {
+    fn take(&self, scope: [u8; 32], rate: Rate) -> BoxFuture<Option<Result<(), Duration>>> {
+        let redis = self.redis.clone();
+        self.ask(
+            "shared_rate",
+            async move { redis.take_rate(&scope, rate.count.get(), rate.per).await },
+        )
+    }
+
+    fn pause(&self, scope: [u8; 32], pause: Duration) {
+        let redis = self.redis.clone();
+        let telling = self.ask("shared_pause", async move { redis.pause(&scope, pause).await });
+        self.tasks.spawn(async move { telling.await.unwrap_or_default() });
+    }
+
+    fn paused(&self, scope: [u8; 32]) -> BoxFuture<Option<Duration>> {
+        let redis = self.redis.clone();
+        let asking = self.ask("shared_pause", async move { redis.paused(&scope).await });
+        Box::pin(async move { asking.await.flatten() })
+    }
+}
+
 /// Written whole under another name first: a crash leaves one of the two.
 fn replace(path: &Path, secret: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
@@ -97,3 +162,6 @@ fn replace(path: &Path, secret: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map(drop).map_err(|failed| failed.error)
 }
+
+/// A limit asks at every attempt; one that is away is asked again after this.
+const AWAY_FOR: Duration = Duration::from_secs(2);

@@ -9,7 +9,9 @@ use crate::config::intercept::InterceptBlock;
 use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words, form};
 use crate::config::listen::{ListenerBlock, no_two_alike};
 use crate::config::reading::{Leaf, Reading, Written, block, join, nth};
-use crate::config::route::{DefaultsBlock, RouteBlock, groups_agree, names_differ};
+use crate::config::route::{
+    DefaultsBlock, RouteBlock, groups_agree, names_differ, shared_by_something,
+};
 use crate::config::state::StateBlock;
 use crate::config::tree::{Node, Value};
 use crate::config::upstream::{EgressBlock, UpstreamBlock};
@@ -168,6 +170,9 @@ impl File {
         let blocks = self.route_blocks(reading);
         names_differ(&blocks, reading);
         groups_agree(&blocks, reading);
+        if self.state.shared.is_none() {
+            shared_by_something(&blocks, reading);
+        }
         blocks.iter().filter_map(|(at, block)| block.meant(at, reading)).collect()
     }
 

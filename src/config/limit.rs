@@ -21,6 +21,8 @@ block! {
         max_queue: Count<0, 1_000_000> = Count(1000),
         /// Routes that name one group share their limits and pauses.
         group: Option<Parsed<Group>> = None,
+        /// Whether replicas share the rate and the pauses, by way of `state.shared`.
+        shared: bool = false,
     }
 }
 
@@ -60,6 +62,7 @@ impl LimitsBlock {
             max_wait: self.max_wait.duration(),
             max_queue: self.max_queue.0,
             group: self.group.as_ref().map(|group| group.text.clone()),
+            shared: self.shared,
         }
     }
 }

@@ -137,12 +137,23 @@ pub(super) fn groups_agree(routes: &[(String, RouteBlock)], reading: &mut Readin
         let mut earlier = limits.iter().take(n);
         let first = earlier.find(|(_, first)| first.group.is_some() && first.group == own.group);
         let Some((first_at, first)) = first else { continue };
-        let same = |limits: &limit::Limits| (limits.concurrency, limits.rate, limits.max_queue);
+        let same = |limits: &limit::Limits| {
+            (limits.concurrency, limits.rate, limits.max_queue, limits.shared)
+        };
         if same(own) != same(first) {
-            let wish = "must have the concurrency, rate and max_queue of the group's first route";
+            let wish =
+                "must have the concurrency, rate, max_queue and shared of the group's first route";
             let [key, other] = [reading.written_at(at, "limits.group"), join(first_at, "limits")];
             reading.clash(&key, &other, format!("{wish}, {first_at}"));
         }
+    }
+}
+
+/// Blames limits that are to be shared where there is nothing to share them by.
+pub(super) fn shared_by_something(routes: &[(String, RouteBlock)], reading: &mut Reading<'_>) {
+    for (at, _) in routes.iter().filter(|(_, block)| block.limits.shared) {
+        let key = reading.written_at(at, "limits.shared");
+        reading.clash(&key, "state.shared", "needs state.shared, which replicas share it by");
     }
 }
 

@@ -71,7 +71,7 @@ impl Written for Url {
         match read {
             Ok(address) => Some(Self(address)),
             Err(wish) => {
-                reading.fault(at, wish);
+                reading.fault(at, format!("must be {wish}"));
                 None
             }
         }

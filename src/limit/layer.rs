@@ -14,7 +14,7 @@ use crate::exchange::trail::Presence;
 use crate::exchange::{BoxFuture, Failure, Origin, Request, Response};
 use crate::limit::pause::{Pass, Pause};
 use crate::limit::turn::{Slot, Taken};
-use crate::limit::{Caller, Gate, Limits};
+use crate::limit::{Caller, Gate, Limits, Rate};
 use crate::metrics::RouteMetrics;
 
 /// Wraps a stage in [`Limit`].
@@ -80,7 +80,7 @@ where
 {
     let (origin, caller) = (request.origin.clone(), request.caller);
     let limited = shared.limits.concurrency.is_some() || shared.limits.rate.is_some();
-    let turn = if limited || shared.gate.has_pauses() {
+    let turn = if limited || shared.gate.has_pauses() || shared.gate.replicas.is_some() {
         Box::pin(shared.turn(shared.asker(&request))).await? // the rule is not to wait
     } else {
         Turn::default()
@@ -154,6 +154,7 @@ impl Shared {
         let waits = self.gate.inner.waiting.fetch_add(1, Ordering::AcqRel);
         let _leave = Leaving(&self.gate);
         let origin = self.pause_origin(origin);
+        self.learn_of_pause(&caller, origin).await;
         let turn = loop {
             let turn = self.try_turn(&caller, origin, until, waits).await?;
             match turn {
@@ -205,8 +206,7 @@ impl Shared {
             }
         }
         if let Some(rate) = self.limits.rate {
-            let taken = self.gate.turns(*caller).take_rate(rate, Instant::now());
-            if let Err(at) = taken {
+            if let Err(at) = self.take_rate(caller, rate).await {
                 if waits >= self.queue_max() {
                     return Err(Failure::Overloaded);
                 }
@@ -214,6 +214,29 @@ impl Shared {
             }
         }
         Ok(Ready(Turn { slot, first }))
+    }
+
+    /// Takes one attempt of the rate; the error says when to ask again. Where replicas
+    /// share it, what they took counts, and what this one takes is noted here as well,
+    /// for the time in which they cannot be asked.
+    async fn take_rate(&self, caller: &Caller, rate: Rate) -> Result<(), Instant> {
+        let shared = match &self.gate.replicas {
+            Some(replicas) => replicas.take(caller, rate).await,
+            None => None,
+        };
+        let own = self.gate.turns(*caller).take_rate(rate, Instant::now());
+        match shared {
+            None => own,
+            Some(taken) => taken.map_err(|wait| Instant::now() + wait),
+        }
+    }
+
+    /// Begins here a pause that another replica was given.
+    async fn learn_of_pause(&self, caller: &Caller, origin: Option<&Origin>) {
+        let Some(replicas) = &self.gate.replicas else { return };
+        if let Some(left) = replicas.paused(caller, origin).await {
+            self.gate.begin(*caller, origin, Instant::now() + left.min(self.pause_max));
+        }
     }
 
     /// `Ok(Ok(_))` past the pause, `Ok(Err(at))` when to ask again.
@@ -244,8 +267,11 @@ impl Shared {
         if hint::throttles(response.status, &response.headers) {
             let hint = hint::wait(response.status, &response.headers, SystemTime::now());
             if let Hint::Wait(hint) = hint {
-                let until = Instant::now() + hint.min(self.pause_max);
-                self.gate.begin(caller, origin, until);
+                let pause = hint.min(self.pause_max);
+                self.gate.begin(caller, origin, Instant::now() + pause);
+                if let Some(replicas) = &self.gate.replicas {
+                    replicas.pause(&caller, origin, pause);
+                }
                 self.metrics.paused();
             }
         } else if first.is_some() {
@@ -308,14 +334,20 @@ mod tests {
     use crate::exchange::tests::{Scripted, data, full, request, response, streamed};
     use crate::exchange::trail::Attempt;
     use crate::exchange::{Body, Outcome};
-    use crate::limit::Rate;
     use crate::metrics::Metrics;
 
     const SECOND: Duration = Duration::from_secs(1);
     const RETRY_AFTER_5: &[(&str, &str)] = &[("retry-after", "5")];
 
     fn limits() -> Limits {
-        Limits { concurrency: None, rate: None, max_wait: SECOND * 30, max_queue: 100, group: None }
+        Limits {
+            concurrency: None,
+            rate: None,
+            max_wait: SECOND * 30,
+            max_queue: 100,
+            group: None,
+            shared: false,
+        }
     }
 
     fn slots(slots: u32) -> Option<NonZeroU32> {

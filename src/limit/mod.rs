@@ -11,6 +11,7 @@
 
 pub mod layer;
 pub mod pause;
+mod replicas;
 pub mod turn;
 
 use std::num::NonZeroU32;
@@ -26,6 +27,8 @@ use pause::Pause;
 use turn::Turns;
 
 pub use layer::{Limit, LimitLayer};
+pub use replicas::Coordinate;
+use replicas::Replicas;
 
 /// The `limits` block of a route, as meant. Every limit is per route and
 /// credential; routes that name one `group` share theirs.
@@ -41,6 +44,8 @@ pub struct Limits {
     pub max_queue: u32,
     /// The name under which several routes share limits and pauses.
     pub group: Option<String>,
+    /// Whether replicas share the rate and the pauses.
+    pub shared: bool,
 }
 
 /// So many attempts in any stretch of so long.
@@ -56,24 +61,44 @@ pub struct Rate {
 pub type Caller = [u8; 32];
 
 /// The gates of all routes, by name; they outlive reloads.
-#[derive(Clone, Debug, Default)]
-pub struct Gates(Arc<DashMap<String, Gate>>);
+#[derive(Clone, Default)]
+pub struct Gates {
+    gates: Arc<DashMap<String, Gate>>,
+    coordinate: Option<Arc<dyn Coordinate>>,
+}
 
 impl Gates {
+    /// Gates that share what routes want shared, by `coordinate`.
+    pub fn new(coordinate: Option<Arc<dyn Coordinate>>) -> Self {
+        Self { gates: Arc::default(), coordinate }
+    }
+
     /// The gate of a route, or of the group that it names.
     pub fn of(&self, route: &str, limits: &Limits) -> Gate {
         let name = match &limits.group {
             Some(group) => format!("group {group}"),
             None => format!("route {route}"),
         };
-        self.0.entry(name).or_default().clone()
+        let coordinate = self.coordinate.as_ref().filter(|_| limits.shared);
+        let replicas = coordinate.map(|coordinate| Replicas {
+            coordinate: coordinate.clone(),
+            name: name.as_str().into(),
+        });
+        let gate = self.gates.entry(name).or_default().clone();
+        Gate { replicas, ..gate }
+    }
+}
+
+impl std::fmt::Debug for Gates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gates").field("gates", &self.gates).finish_non_exhaustive()
     }
 }
 
 impl Gates {
     /// Forgets what is over; called every few seconds.
     pub fn sweep(&self, now: Instant) {
-        for gate in self.0.iter() {
+        for gate in self.gates.iter() {
             gate.sweep(now);
         }
     }
@@ -83,6 +108,7 @@ impl Gates {
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     inner: Arc<State>,
+    replicas: Option<Replicas>,
 }
 
 #[derive(Debug, Default)]
@@ -171,7 +197,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn invented_credentials_do_not_fill_the_memory() {
         let (gates, now) = (Gates::default(), Instant::now());
-        let gate = gates.0.entry("route r".to_owned()).or_default().clone();
+        let gate = gates.gates.entry("route r".to_owned()).or_default().clone();
         let until = now + Duration::from_secs(1);
         for nth in 0..=CALLERS_MAX {
             gate.begin(caller(nth), None, until);

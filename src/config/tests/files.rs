@@ -105,15 +105,29 @@ routes:
 }
 
 #[test]
+fn what_replicas_share_is_read_and_its_password_is_not_told() {
+    check(&[
+        (
+            "state: {shared: {url: 'redis://u:hunter2@'}}",
+            &["1: state.shared.url: must be a host name or an address"],
+        ),
+        (
+            "state: {shared: {lease: 10ms}}",
+            &[
+                "1: state.shared.lease: must be at least 1s (got `10ms`)",
+                "1: state.shared.url: must be given, such as redis://127.0.0.1:6379",
+            ],
+        ),
+        ("state: {shared: {url: 'rediss+sentinel://u:p@a:1,b:2/main', wait_replicas: 1}}", &[]),
+    ]);
+}
+
+#[test]
 fn features_to_come_are_refused_by_name() {
     check(&[
         (
             "upstream: {proxy: http://a}",
             &["1: upstream.proxy: comes with a later version, must be null (got `http://a`)"],
-        ),
-        (
-            "state: {shared: {url: x}}",
-            &["1: state.shared: comes with a later version, must be null (got a map)"],
         ),
         ("providers: [clipia]", &["1: providers[0]: no such preset is built in (got `clipia`)"]),
         ("providers: some", &["1: providers: must be `all` or a list (got `some`)"]),

@@ -228,7 +228,10 @@ fn limits_are_bounded_and_agree_in_a_group() {
             ],
         ),
         ("limits: {group: a b}", &["limits.group: must be 1 to 64 of A-Za-z0-9_.- (got `a b`)"]),
-        ("limits: {shared: true}", &["limits.shared: `shared` comes with a later version"]),
+        (
+            "limits: {shared: true}",
+            &["limits.shared: needs state.shared, which replicas share it by"],
+        ),
     ]);
     let two = |first: &str, second: &str| {
         format!(
@@ -241,7 +244,7 @@ fn limits_are_bounded_and_agree_in_a_group() {
         (
             &two("rate: 1/1s", "rate: 2/1s"),
             &[
-                "3: routes[1].limits.group: must have the concurrency, rate and max_queue of the group's \
+                "3: routes[1].limits.group: must have the concurrency, rate, max_queue and shared of the group's \
              first route, routes[0]",
             ],
         ),

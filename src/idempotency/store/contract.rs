@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::redis::server::Server;
 use super::shared::OnFailure;
@@ -20,6 +21,8 @@ pub(super) struct Made {
     _folder: Option<tempfile::TempDir>,
     /// A second, or what stands for one where time cannot be advanced.
     second: Duration,
+    /// Where goes on what nobody waits for.
+    tasks: TaskTracker,
 }
 
 impl Made {
@@ -48,14 +51,14 @@ fn clock() -> Clock {
 
 pub(super) fn in_memory(bytes_max: u64) -> Made {
     let store = Store::Memory(Memory::new(bytes_max, clock()));
-    Made { store, _folder: None, second: SECOND }
+    Made { store, _folder: None, second: SECOND, tasks: TaskTracker::new() }
 }
 
 pub(super) fn on_disk(bytes_max: u64) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = journal(folder.path(), bytes_max, clock());
     let store = Store::Disk(Disk::new(journal, 1 << 20, 0));
-    Made { store, _folder: Some(folder), second: SECOND }
+    Made { store, _folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
 }
 
 /// As [`on_disk`], with nothing in memory: every answer is read from the file.
@@ -63,7 +66,7 @@ pub(super) fn cold(bytes_max: u64) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = journal(folder.path(), bytes_max, clock());
     let store = Store::Disk(Disk::new(journal, 0, 0));
-    Made { store, _folder: Some(folder), second: SECOND }
+    Made { store, _folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
 }
 
 fn journal(folder: &std::path::Path, bytes_max: u64, clock: Clock) -> Journal {
@@ -77,14 +80,23 @@ fn journal(folder: &std::path::Path, bytes_max: u64, clock: Clock) -> Journal {
     journal.expect("it is opened")
 }
 
-impl Store {
-    /// Waits until what was posted is done.
+impl Made {
+    /// Waits until all is done that nobody waits for.
     pub(super) async fn settle_down(&self) {
-        if let Some(journal) = self.journal() {
-            journal.newest().await.expect("it works");
+        self.flush().await;
+        while !self.tasks.is_empty() {
+            tokio::task::yield_now().await;
         }
     }
 
+    /// Drops a claim on its way, and waits until that is known everywhere.
+    async fn abandon(&self, claim: Claim) {
+        drop(claim);
+        self.settle_down().await;
+    }
+}
+
+impl Store {
     async fn swept(&self) {
         self.sweep().await.expect("it is swept");
     }
@@ -129,14 +141,14 @@ async fn disk_keeps_the_contract_with_nothing_in_memory() {
 /// answers and keys age there, and what is full, is tested beside it.
 async fn check_shared(local: Make) {
     let server = Server::start().await;
-    let tasks = tokio_util::task::TaskTracker::new();
     let made = async || {
+        let tasks = TaskTracker::new();
         server.command(&["FLUSHALL"]).await;
         let Made { store, _folder, .. } = local(ROOMY);
         let (redis, metrics) = (server.owner(1).await, crate::metrics::Metrics::new());
         let with = (tasks.clone(), metrics);
         let store = Store::Shared(Shared::new(store, redis, OnFailure::Refuse, with));
-        Made { store, _folder, second: Duration::from_millis(100) }
+        Made { store, _folder, second: Duration::from_millis(100), tasks }
     };
     each_transition(made().await).await;
     an_unsettled_claim(made().await).await;
@@ -267,13 +279,13 @@ async fn each_transition(store: Made) {
     assert!(completed(&store, 2).await.record.is_none(), "answered, and not kept");
 
     claim(&store, 3).await.settle(settlement(End::Released)).await;
-    drop(claim(&store, 3).await);
+    store.abandon(claim(&store, 3).await).await;
 
     // A random key that nobody can ask for leaves nothing, however it ended.
     for end in [End::Completed, End::NotRetained, End::Unknown] {
         claim(&store, 4).await.settle(Settlement { stays: false, ..settlement(end) }).await;
     }
-    drop(claim(&store, 4).await);
+    store.abandon(claim(&store, 4).await).await;
 
     let held = claim(&store, 5).await;
     let exchange = held.exchange();
@@ -300,21 +312,21 @@ async fn each_transition(store: Made) {
 
 /// Whoever panics, or is dropped on the way, leaves its claim open, never free.
 async fn an_unsettled_claim(store: Made) {
-    drop(claim(&store, 1).await);
+    store.abandon(claim(&store, 1).await).await;
     let mut sending = claim(&store, 1).await;
     let mut waits = waiter(&store, 1).await;
     sending.begin_sending();
-    drop(sending);
+    store.abandon(sending).await;
     assert!(matches!(waits.told(store.second).await, Some(Told::Unknown)));
     let unknown = open(&store, 1).await;
     assert_eq!(unknown.fingerprint, Some(print(1)));
 
     // One that was taken up again stays open, though it sent nothing this time.
-    drop(resume(&store, 1, &unknown).await.expect("it is open"));
+    store.abandon(resume(&store, 1, &unknown).await.expect("it is open")).await;
     let after = open(&store, 1).await;
     assert_ne!(after.epoch, unknown.epoch, "each life has its own epoch");
     assert!(resume(&store, 1, &unknown).await.is_none(), "what was read in an earlier life");
-    drop(resume(&store, 1, &after).await.expect("what was read in this one"));
+    store.abandon(resume(&store, 1, &after).await.expect("what was read in this one")).await;
 }
 
 /// An owner that lost its claim changes nothing in the life that came after.
@@ -331,7 +343,7 @@ async fn a_late_owner(store: Made) {
     }
     late_identifier(print(99));
     late.identify(print(98));
-    drop(late);
+    store.abandon(late).await;
     let mut waits = waiter(&store, 1).await;
     assert_eq!(waits.fingerprint(store.second).await, Some(print(1)));
     owner.settle(settlement(End::Completed)).await;
@@ -342,7 +354,7 @@ async fn a_late_owner(store: Made) {
     let late = claim(&store, 2).await;
     store.settle(&late, &settlement(End::Released)).await;
     let owner = claim(&store, 2).await;
-    drop(late);
+    store.abandon(late).await;
     drop(waiter(&store, 2).await);
     owner.settle(settlement(End::Completed)).await;
     assert!(completed(&store, 2).await.record.is_some());
@@ -541,7 +553,7 @@ async fn forgetting(store: Made) {
     forget(&store, 1).await;
     claim(&store, 1).await.settle(settlement(End::Unknown)).await;
     forget(&store, 1).await;
-    drop(claim(&store, 1).await);
+    store.abandon(claim(&store, 1).await).await;
     store.settle_down().await;
     assert_eq!(store.size(), (0, 0));
 }
@@ -579,10 +591,10 @@ async fn by_hand(store: Made) {
 
     let free = async |n: u8| store.free(format!("key-{n}")).await.expect("it can be asked");
     assert_eq!(free(2).await, Freed::Busy(State::InFlight));
-    drop(held);
+    store.abandon(held).await;
     unknown(3).await;
     assert_eq!(free(3).await, Freed::Busy(State::Unknown));
     assert_eq!(free(1).await, Freed::Ids(vec![id(1).0]));
     assert_eq!(free(1).await, Freed::Ids(Vec::new()));
-    drop(claim(&store, 1).await);
+    store.abandon(claim(&store, 1).await).await;
 }

@@ -77,7 +77,26 @@ impl Shared {
         match self.0.local.reserve_for(store, asked).await? {
             Reserved::Claimed(claim) => self.confirm(claim, asked).await,
             Reserved::Unknown(open) => self.compare(store, open, asked).await,
+            Reserved::Completed(done) if done.record.is_none() => {
+                Ok(Reserved::Completed(self.complete(asked.id, done).await))
+            }
             known @ (Reserved::InFlight(_) | Reserved::Completed(_)) => Ok(known),
+        }
+    }
+
+    /// Looks for an answer there that is not kept here.
+    async fn complete(&self, id: RecordId, done: Completed) -> Completed {
+        match self.heard("shared_peek", self.0.redis.peek(id).await) {
+            Some(Peek::Taken(taken)) => match taken.state {
+                redis::State::Completed { record: Some(record), captured, .. } => {
+                    let (fingerprint, exchange) = (taken.fingerprint, taken.exchange);
+                    Completed { fingerprint, exchange, record: Some(record), captured }
+                }
+                redis::State::Completed { .. } | redis::State::InFlight | redis::State::Unknown => {
+                    done
+                }
+            },
+            Some(Peek::Absent | Peek::Resolved { .. }) | None => done,
         }
     }
 
@@ -242,7 +261,12 @@ impl Shared {
 
     pub(super) async fn forget(&self, id: &RecordId, key: &Key) {
         self.0.local.forget(id, key).await;
-        self.heard("shared_forget", self.0.redis.forget(*id, FORGOTTEN_FOR).await);
+        let forgotten = self.0.redis.forget(*id, FORGOTTEN_FOR).await;
+        if self.heard("shared_forget", forgotten) == Some(false) {
+            // It is unknown there, and nobody can ask for it: it must not stay for ever.
+            let (absent, keep) = (redis::Verdict::Absent, FORGOTTEN_FOR);
+            self.heard("shared_resolve", self.0.redis.resolve(*id, None, &absent, keep).await);
+        }
     }
 
     pub(super) async fn sweep(&self) -> Result<(), Fault> {

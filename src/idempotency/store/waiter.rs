@@ -82,9 +82,11 @@ impl Waiter {
             From::Replica(There { redis, id, epoch }) => {
                 return Some(match redis.told(*id, *epoch, patience).await? {
                     redis::Told::Answer(record) => Told::Answer(record),
-                    redis::Told::Unknown => Told::Unknown,
-                    // What is known of it by now says more than that it is over.
-                    redis::Told::Completed { .. } | redis::Told::Gone => Told::AskAgain,
+                    // What is known of it by now says more than that it is over; and an
+                    // owner that died told nobody anything.
+                    redis::Told::Completed { .. } | redis::Told::Unknown | redis::Told::Gone => {
+                        Told::AskAgain
+                    }
                 });
             }
         };

@@ -111,11 +111,21 @@ impl Game {
                     wrong.push(described(order, "no replica's ledger lists it as unknown"));
                 }
             }
+            let mut kept = 0;
+            let mut elsewhere = Vec::new();
             for replica in &mut self.replicas {
                 match stays(order, replica.proxy()).await {
-                    Ok(()) => self.tally.replays += 1,
+                    Ok(()) => kept += 1,
+                    // A large answer stays with the replica that has it.
+                    Err(not_here) if not_here.contains("response-not-retained") => {
+                        elsewhere.push(not_here);
+                    }
                     Err(violation) => wrong.push(violation),
                 }
+            }
+            self.tally.replays += kept;
+            if kept == 0 {
+                wrong.append(&mut elsewhere);
             }
         }
         wrong.extend(book_agrees(orders, &self.upstream.effects(), self.keys));

@@ -114,7 +114,7 @@ fn config(url: &str, terms: Terms<'_>) -> String {
         "listeners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
          state: {{dir: state, journal: disk, shared: {{url: \"{url}\", on_failure: {on_failure}, \
          lease: 2s, wait_replicas: {wait_replicas}}}}}\n\
-         routes: [{{name: r, match: {{hosts: ['*']}}, retry: {{attempts: 1}}, \
+         routes: [{{name: r, match: {{hosts: ['*']}}, retry: {{attempts: 1, attempt_timeout: 6s}}, \
          idempotency: {{upstream_dedupes: {dedupes}, join_wait: 1s}}{comma}{blocks}}}]\n"
     )
 }

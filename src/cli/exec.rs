@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 
-use samekey::app::{App, Home};
+use samekey::app::{App, Home, StateFault};
 use samekey::config::{self, Config, Environment, Faults, Journal};
 use samekey::intercept::Environment as Variables;
 use samekey::listen;
@@ -30,20 +30,24 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
-    // A state directory of its own, so that it works in two terminals at once; CA
-    // and secret are shared, so that trust is given once and keys stay the same.
     let folder = tempfile::tempdir().map_err(failed)?;
     let public = folder.path().join("public");
     let (environment, own) = (Environment::read(), public.clone());
-    let load = move || {
+    let read = move || {
         let mut config = config::load(path.as_deref(), &environment)?;
         for_one_program(&mut config, &environment, own.clone());
         Ok::<_, Faults>(config)
     };
-    let config = load()?;
+    let mut config = read()?;
     let set_level = log::start(&config);
     raise_file_limit();
-    let home = Home::open_beside(folder.path(), &config.state.dir).map_err(failed)?;
+    let home = home(&mut config, folder.path())?;
+    let journal = config.state.journal;
+    let load = move || {
+        let mut config = read()?;
+        config.state.journal = journal;
+        Ok(config)
+    };
     let runtime = runtime()?;
     let status = runtime.block_on(async {
         let app = App::build(config, Arc::new(load), home, set_level).await.map_err(failed)?;
@@ -58,6 +62,25 @@ pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitC
     })?;
     runtime.shutdown_background();
     Ok(code(status))
+}
+
+/// The state directory, so that the next run of the program finds the keys of this one.
+/// Where another sidecar has it, as in a second terminal, one of its own: CA and secret
+/// are shared all the same, so that trust is given once and keys stay the same.
+fn home(config: &mut Config, own: &Path) -> Result<Home, Stop> {
+    match Home::open(&config.state.dir) {
+        Err(StateFault::Locked(dir)) => {
+            if config.state.journal == Journal::Disk {
+                tracing::warn!(
+                    dir = %dir.display(),
+                    "another sidecar has the journal: the keys of this program end with it"
+                );
+            }
+            config.state.journal = Journal::Memory;
+            Home::open_beside(own, &config.state.dir).map_err(failed)
+        }
+        opened => opened.map_err(failed),
+    }
 }
 
 /// Free ports, and nothing that another sidecar of this config may hold.
@@ -77,8 +100,6 @@ fn for_one_program(config: &mut Config, environment: &Environment, public: PathB
         caps,
     }];
     "127.0.0.1:0".clone_into(&mut config.admin.address);
-    // What it keeps ends with the program: there is nothing to warn of.
-    config.state.journal = Journal::Memory;
     config.state.public = public;
 }
 

@@ -205,13 +205,13 @@ impl Shared {
                 Some(Pass::Go) | None => {}
             }
         }
-        if let Some(rate) = self.limits.rate {
-            if let Err(at) = self.take_rate(caller, rate).await {
-                if waits >= self.queue_max() {
-                    return Err(Failure::Overloaded);
-                }
-                return Ok(Again(at)); // the slot is dropped here: a wait holds none
+        if let Some(rate) = self.limits.rate
+            && let Err(at) = self.take_rate(caller, rate).await
+        {
+            if waits >= self.queue_max() {
+                return Err(Failure::Overloaded);
             }
+            return Ok(Again(at)); // the slot is dropped here: a wait holds none
         }
         Ok(Ready(Turn { slot, first }))
     }

@@ -13,8 +13,9 @@ use crate::idempotency::orphans::Orphans;
 use crate::idempotency::scope::Scope;
 use crate::idempotency::store::{Disk, Memory, Store};
 use crate::journal::moment::micros;
-use crate::journal::schema::FILE;
+use crate::journal::schema::{self, FILE};
 use crate::journal::{Clock, Fault, Journal, OpenFault, Options};
+use crate::route::Route;
 
 /// The store of this replica alone, and the newest name in it.
 pub(super) async fn store(config: &Config) -> Result<(Store, u64), Unusable> {
@@ -59,6 +60,34 @@ pub(super) async fn restore(
 pub(super) fn adoption_window(config: &Config) -> Duration {
     let windows = config.routes.iter().map(|route| route.rules.adopt_orphans);
     windows.max().unwrap_or_default()
+}
+
+/// Both of the first promises hold for as long as the storage does: who relies on it is
+/// told where it does not last.
+pub(super) fn warn_of_loss(config: &Config) {
+    let relies = |route: &Route| {
+        let rules = &route.rules;
+        rules.identity.is_some() || rules.require || !rules.adopt_orphans.is_zero()
+    };
+    let state = &config.state;
+    if state.shared.is_some() || !config.routes.iter().any(relies) {
+        return;
+    }
+    let dir = state.dir.display();
+    match state.journal {
+        config::Journal::Memory => tracing::warn!(
+            "routes rely on business identities, and keys end with this process: state.journal is memory"
+        ),
+        config::Journal::Disk => {
+            if let Some(kind) = schema::passing(&state.dir) {
+                tracing::warn!(
+                    %dir,
+                    kind,
+                    "routes rely on business identities, and state.dir is on storage that does not last"
+                );
+            }
+        }
+    }
 }
 
 /// What the admin side asks of the ledger.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::config::{Config, Faults, Journal as Place};
+use crate::config::{Config, Faults};
 use crate::idempotency::Commons;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
 use crate::limit::Gates;
@@ -170,7 +170,7 @@ impl App {
         let public = config.state.public.clone();
         intercept::publish(&public, &authority, &roots, &url)
             .map_err(|error| StartFault::Public { dir: public, error })?;
-        warn_of_memory(&config);
+        ledger::warn_of_loss(&config);
         metrics.config_loaded(SystemTime::now());
         let core = Core {
             tried: ArcSwap::from_pointee(config.digest),
@@ -303,17 +303,6 @@ fn proxy_url(listeners: &[Listener]) -> String {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     format!("http://{address}")
-}
-
-/// Keys and answers in memory end with the process: who relies on them is told so.
-fn warn_of_memory(config: &Config) {
-    let relies = |route: &Route| {
-        let rules = &route.rules;
-        rules.identity.is_some() || rules.require || !rules.adopt_orphans.is_zero()
-    };
-    if config.state.journal == Place::Memory && config.routes.iter().any(relies) {
-        tracing::warn!("routes rely on business identities, and keys end with this process");
-    }
 }
 
 impl App {

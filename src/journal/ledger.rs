@@ -128,7 +128,7 @@ impl Journal {
     /// Notes an exchange that held no claim; nobody waits for it. Where the journal
     /// cannot keep up it is left out, and false is returned.
     pub fn note(&self, note: Note) -> bool {
-        if self.0.queued.load(std::sync::atomic::Ordering::Relaxed) >= NOTES_MAX {
+        if self.waiting() >= NOTES_MAX {
             return false;
         }
         let (now, ledger, most) = (self.now(), self.0.options.ledger_micros, self.loose_max());
@@ -354,4 +354,4 @@ const COLUMNS: &str = "seq, instance, route, method, url, key, state, attempts, 
 /// Callers of the admin side are few.
 const IDLE_MAX: usize = 2;
 /// Notes that wait to be written; keys are claimed before them.
-const NOTES_MAX: u64 = 16_384;
+const NOTES_MAX: usize = 16_384;

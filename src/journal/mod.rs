@@ -18,6 +18,7 @@ pub mod bodies;
 pub mod claims;
 pub mod ledger;
 pub mod moment;
+mod queue;
 pub mod resolve;
 pub mod row;
 pub mod schema;
@@ -28,13 +29,13 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use bodies::Bodies;
 pub use moment::{Clock, Moment};
+use queue::{Queue, Urgency};
 pub use row::{NewRow, State};
 pub use schema::OpenFault;
 use schema::Opened;
@@ -90,8 +91,7 @@ pub struct Journal(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    jobs: mpsc::Sender<Box<dyn Job>>,
-    queued: Arc<AtomicU64>,
+    jobs: Arc<Queue<Box<dyn Job>>>,
     books: Arc<Books>,
     readers: ledger::Readers,
     bodies: Bodies,
@@ -133,10 +133,9 @@ impl Journal {
         let Opened { connection, boot, delta, readers, bodies } = schema::open(&options)?;
         let books = Arc::new(Books::default());
         books.add(delta);
-        let (jobs, waiting) = mpsc::channel();
-        let queued = Arc::new(AtomicU64::new(0));
-        writer::start(connection, waiting, queued.clone(), books.clone())?;
-        Ok(Self(Arc::new(Inner { jobs, queued, books, readers, bodies, boot, options })))
+        let jobs = Arc::new(Queue::new());
+        writer::start(connection, jobs.clone(), books.clone())?;
+        Ok(Self(Arc::new(Inner { jobs, books, readers, bodies, boot, options })))
     }
 
     /// What is in it.
@@ -184,7 +183,7 @@ impl Journal {
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
     ) -> Pending<T> {
         let (tell, told) = oneshot::channel();
-        self.send(Box::new(Work::new(act, Some(tell))));
+        self.0.jobs.push(Box::new(Work::new(act, Some(tell))), Urgency::Now);
         Box::pin(heard(told))
     }
 
@@ -193,24 +192,30 @@ impl Journal {
         &self,
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<Pending<T>, Fault> {
-        if self.0.queued.load(Ordering::Relaxed) >= QUEUE_MAX {
+        if self.0.jobs.len() >= QUEUE_MAX {
             return Err(Fault::Behind);
         }
         Ok(self.submit(act))
     }
 
-    /// Does `act` in some commit to come; nobody waits for it.
+    /// Does `act` in some commit to come, soon; nobody waits for it.
     pub(crate) fn post(
         &self,
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<()> + Send + 'static,
     ) {
-        self.send(Box::new(Work::new(act, None)));
+        self.0.jobs.push(Box::new(Work::new(act, None)), Urgency::Later);
     }
 
-    fn send(&self, job: Box<dyn Job>) {
-        self.0.queued.fetch_add(1, Ordering::Relaxed);
-        // The thread lives as long as a sender does; dropped, a job tells that it failed.
-        drop(self.0.jobs.send(job));
+    /// How many operations wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.jobs.len()
+    }
+}
+
+impl Drop for Inner {
+    /// Nobody can ask any more: the thread ends once it has written what waits.
+    fn drop(&mut self) {
+        self.jobs.close();
     }
 }
 
@@ -289,7 +294,7 @@ const LOOSE_SHARE: u64 = 4;
 /// characters, and rounded up.
 pub(crate) const ROW_BYTES: u64 = 512;
 /// Claims that wait to be written; each has a client that waits for it.
-const QUEUE_MAX: u64 = 65_536;
+const QUEUE_MAX: usize = 65_536;
 
 #[cfg(test)]
 pub(crate) mod tests;

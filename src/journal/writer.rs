@@ -1,13 +1,12 @@
 //! The one thread that writes: takes what waits, commits it together, then answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
+use crate::journal::queue::Queue;
 use crate::journal::{Books, Delta, Fault, OpenFault};
 
 /// Something to be done in a commit.
@@ -53,11 +52,10 @@ where
 /// Starts the thread; it ends when nobody can ask any more.
 pub(super) fn start(
     connection: Connection,
-    waiting: Receiver<Box<dyn Job>>,
-    queued: Arc<AtomicU64>,
+    waiting: Arc<Queue<Box<dyn Job>>>,
     books: Arc<Books>,
 ) -> Result<(), OpenFault> {
-    let writer = Writer { connection, queued, books, usual: 0 };
+    let writer = Writer { connection, books };
     let thread = std::thread::Builder::new().name("journal".to_owned());
     let started = thread.spawn(move || writer.run(&waiting));
     started.map(drop).map_err(OpenFault::Thread)
@@ -65,40 +63,18 @@ pub(super) fn start(
 
 struct Writer {
     connection: Connection,
-    queued: Arc<AtomicU64>,
     books: Arc<Books>,
-    /// How many were committed together lately.
-    usual: usize,
 }
 
 impl Writer {
-    fn run(mut self, waiting: &Receiver<Box<dyn Job>>) {
-        let mut group = Vec::with_capacity(GROUP_MAX);
-        while let Ok(first) = waiting.recv() {
-            group.push(first);
-            self.gather(waiting, &mut group);
-            self.usual = group.len();
-            self.queued.fetch_sub(group.len() as u64, Ordering::Relaxed);
+    fn run(self, waiting: &Queue<Box<dyn Job>>) {
+        let mut usual = 0;
+        while let Some(mut group) = waiting.take(usual) {
+            usual = group.len();
             self.commit(&mut group);
         }
         // A file that is closed well needs no recovery; one that is not is recovered.
         drop(self.connection.close());
-    }
-
-    /// Takes what waits. Where several came together lately, the others are as good as
-    /// here: they are waited for, since a commit costs the same for one as for many.
-    fn gather(&self, waiting: &Receiver<Box<dyn Job>>, group: &mut Vec<Box<dyn Job>>) {
-        while group.len() < GROUP_MAX {
-            let next = match waiting.try_recv() {
-                Ok(job) => Ok(job),
-                Err(_) if group.len() < self.usual => waiting.recv_timeout(LINGER),
-                Err(_) => return,
-            };
-            match next {
-                Ok(job) => group.push(job),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-            }
-        }
     }
 
     fn commit(&self, group: &mut Vec<Box<dyn Job>>) {
@@ -158,8 +134,3 @@ fn fault(error: &rusqlite::Error) -> Fault {
         _ => Fault::Unwritable,
     }
 }
-
-/// `design.md` asks for at most 64 operations, or two milliseconds, a commit.
-const GROUP_MAX: usize = 64;
-/// How long one is waited for that came together with others lately.
-const LINGER: Duration = Duration::from_micros(200);

@@ -19,6 +19,7 @@ mod hostile;
 mod http2;
 mod idempotency;
 mod intercept;
+mod lasting;
 mod ledger;
 mod limits;
 mod retry;

@@ -255,13 +255,23 @@ fn recover(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
 }
 
 fn refuse_network(folder: &Path) -> Result<(), OpenFault> {
-    let found = rustix::fs::statfs(folder).map_err(|error| unusable(folder, error.into()))?;
-    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "32 bits are told")]
-    let magic = found.f_type as u32;
-    match NETWORK.iter().find(|(number, _)| *number == magic) {
+    match NETWORK.iter().find(|(number, _)| Some(*number) == magic(folder)) {
         Some((_, kind)) => Err(OpenFault::Network { folder: folder.to_owned(), kind }),
         None => Ok(()),
     }
+}
+
+/// What kind of file system a folder is on.
+fn magic(folder: &Path) -> Option<u32> {
+    let found = rustix::fs::statfs(folder).ok()?;
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "32 bits are told")]
+    Some(found.f_type as u32)
+}
+
+/// What a folder is on, where that does not last as long as a disk does: memory, or the
+/// layer of a container that goes with it.
+pub fn passing(folder: &Path) -> Option<&'static str> {
+    PASSING.iter().find(|(number, _)| Some(*number) == magic(folder)).map(|(_, kind)| *kind)
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {
@@ -347,6 +357,12 @@ const NETWORK: [(u32, &str); 9] = [
     (0x00c3_6400, "Ceph"),
     (0x0bd0_0bd0, "Lustre"),
     (0x0102_1997, "9P"),
+];
+/// The same table: what is gone with the machine's power, or with a container.
+const PASSING: [(u32, &str); 3] = [
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x794c_7630, "overlayfs, which goes with its container"),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,121 @@
+//! What outlives a process, as its user sees it; the crash tests look closer.
+
+use http::Method;
+
+use crate::provider::{Options, Provider};
+use crate::support::program::{folder_with, ran, samekey};
+use crate::support::{Client, ORDER, Samekey};
+
+/// A provider that takes each request for a new order, and a config that trusts it.
+async fn beside(rest: &str) -> (Provider, tempfile::TempDir) {
+    let options = Options { honours_keys: false, ..Options::default() };
+    let provider = Provider::start(options).await.expect("a provider");
+    let folder = folder_with(&format!(
+        "listeners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
+         upstream: {{roots: provider-ca.pem}}\n\
+         routes: [{{name: r, match: {{hosts: ['*']}}, {rest}}}]\n"
+    ));
+    let ca = folder.path().join("provider-ca.pem");
+    std::fs::write(ca, &provider.ports.ca_pem).expect("written");
+    (provider, folder)
+}
+
+#[tokio::test]
+async fn a_program_that_exec_runs_twice_orders_once() {
+    let (provider, folder) = beside("kind: effect").await;
+    let url = provider.ports.http_url("/s/s/v1/jobs");
+    let script = "exec curl -sS -i --noproxy '' -H 'Samekey-Key: order-1' -d '{}' \"$1\"";
+    let program = ["exec", "--", "sh", "-c", script, "sh", &url];
+    let first = samekey(folder.path(), &program).await;
+    assert!(first.out.starts_with("HTTP/1.1 201"), "{first:?}");
+    let again = samekey(folder.path(), &program).await;
+    assert!(again.out.contains("samekey-replay: stored"), "{again:?}");
+    assert_eq!(provider.effects("s"), 1);
+    let listed = samekey(folder.path(), &["ledger", "list"]).await;
+    assert!(listed.out.contains("completed") && listed.out.contains("/v1/jobs"), "{listed:?}");
+}
+
+#[tokio::test]
+async fn what_was_answered_and_what_is_unknown_is_so_after_a_kill() {
+    let capture =
+        "idempotency: {upstream_dedupes: false, capture: {job: /id}}, retry: {attempts: 1}";
+    for durability in ["process", "power"] {
+        let (provider, folder) = beside(capture).await;
+        let config = folder.path().join("samekey.yaml");
+        let text = std::fs::read_to_string(&config).expect("it is there");
+        let state = format!("state: {{dir: state, durability: {durability}}}\n");
+        std::fs::write(&config, state + &text).expect("written");
+        let folder = std::sync::Arc::new(folder);
+        let first = Samekey::run_in(folder.clone()).await;
+        let order = async |samekey: &Samekey, key: &str| {
+            let (client, url) = (Client::through(samekey), provider.ports.http_url("/s/s/v1/jobs"));
+            let fields = [("content-type", "application/json"), ("samekey-key", key)];
+            client.send(Method::POST, &url, &fields, ORDER).await
+        };
+        provider.script("s", "ok; reset_after");
+        let answered = order(&first, "order-1").await;
+        assert_eq!(answered.status, 201);
+        assert_eq!(order(&first, "order-2").await.status, 502);
+        first.signal(rustix::process::Signal::KILL);
+        drop(first);
+        let second = Samekey::run_in(folder).await;
+        let again = order(&second, "order-1").await;
+        assert_eq!((again.header("samekey-replay"), &again.body), ("stored", &answered.body));
+        let unknown = order(&second, "order-2").await;
+        assert_eq!(unknown.said(), (409, "outcome-unknown".to_owned()));
+        assert_eq!(provider.effects("s"), 2, "{durability}");
+        let listed = crate::support::client::get(second.admin, "/api/exchanges").await.json();
+        let states: Vec<_> = listed["exchanges"].as_array().expect("a list").iter().collect();
+        assert_eq!(states.len(), 2);
+        assert_eq!(
+            (&states[0]["state"], &states[1]["state"]),
+            (&"unknown".into(), &"completed".into())
+        );
+        assert_eq!(states[0]["attempts"][0]["outcome"], "ambiguous");
+        assert!(states[1]["captured"]["job"].is_string(), "{listed}");
+    }
+}
+
+#[tokio::test]
+async fn a_get_that_was_retried_has_a_row_and_one_that_was_not_has_none() {
+    let (provider, folder) = beside("retry: {backoff: {initial: 1ms}}").await;
+    let running = Samekey::run_in(std::sync::Arc::new(folder)).await;
+    let client = Client::through(&running);
+    provider.script("s", "503; ok; ok");
+    let url = provider.ports.http_url("/s/s/v1/jobs/1?token=hunter2&page=2");
+    for _ in 0..2 {
+        client.get(&url).await;
+    }
+    let listed = crate::support::client::get(running.admin, "/api/exchanges").await;
+    assert!(!listed.text().contains("hunter2"), "{}", listed.text());
+    let rows = listed.json()["exchanges"].as_array().expect("a list").clone();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let outcomes: Vec<_> = rows[0]["attempts"].as_array().expect("a list").iter().collect();
+    assert_eq!((&outcomes[0]["outcome"], &outcomes[1]["status"]), (&"failed".into(), &404.into()));
+    assert_eq!((&rows[0]["state"], &rows[0]["key"]), (&"failed".into(), &serde_json::Value::Null));
+    let url = rows[0]["url"].as_str().expect("a URL");
+    assert!(url.ends_with("/v1/jobs/1?token&page"), "{url}");
+}
+
+#[tokio::test]
+async fn who_relies_on_storage_that_does_not_last_is_told() {
+    let (_provider, folder) = beside("idempotency: {identity: '{header:x-order}'}").await;
+    for (state, warned) in [
+        ("journal: memory", true),
+        ("dir: /dev/shm/samekey-does-not-last", true),
+        ("dir: state", false),
+    ] {
+        let text = std::fs::read_to_string(folder.path().join("samekey.yaml")).expect("there");
+        let own = tempfile::tempdir_in(folder.path()).expect("a folder");
+        let config = own.path().join("other.yaml");
+        std::fs::write(&config, format!("state: {{{state}}}\n{text}")).expect("written");
+        let mut run = crate::support::program::command(
+            folder.path(),
+            &["exec", "--config", &config.display().to_string(), "--", "true"],
+        );
+        let ended = ran(run.env("SAMEKEY_LOG", "warn")).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(ended.err.contains("business identities"), warned, "{state}: {ended:?}");
+    }
+    std::fs::remove_dir_all("/dev/shm/samekey-does-not-last").expect("it was used");
+}

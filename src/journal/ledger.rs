@@ -212,6 +212,8 @@ impl Journal {
         &self,
         read: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Fault> {
+        // What was noted a moment ago is to be seen.
+        self.flush().await?;
         let pool = self.0.readers.0.clone();
         let reading = tokio::task::spawn_blocking(move || pool.read(read)).await;
         reading.map_or(Err(Fault::Unwritable), |read| read.map_err(|_error| Fault::Unwritable))

@@ -198,6 +198,15 @@ impl Journal {
         Ok(self.submit(act))
     }
 
+    /// Returns once all that was handed over before is committed.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] where nothing can be committed.
+    pub async fn flush(&self) -> Result<(), Fault> {
+        self.submit(|_connection, _delta| Ok(())).await
+    }
+
     /// Does `act` in some commit to come, soon; nobody waits for it.
     pub(crate) fn post(
         &self,

@@ -7,11 +7,11 @@ use crate::support::program::{folder_with, ran, samekey};
 use crate::support::{Client, ORDER, Samekey};
 
 /// A provider that takes each request for a new order, and a config that trusts it.
-async fn beside(rest: &str) -> (Provider, tempfile::TempDir) {
+async fn beside(state: &str, rest: &str) -> (Provider, tempfile::TempDir) {
     let options = Options { honours_keys: false, ..Options::default() };
     let provider = Provider::start(options).await.expect("a provider");
     let folder = folder_with(&format!(
-        "listeners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
+        "state: {{{state}}}\nlisteners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
          upstream: {{roots: provider-ca.pem}}\n\
          routes: [{{name: r, match: {{hosts: ['*']}}, {rest}}}]\n"
     ));
@@ -22,7 +22,7 @@ async fn beside(rest: &str) -> (Provider, tempfile::TempDir) {
 
 #[tokio::test]
 async fn a_program_that_exec_runs_twice_orders_once() {
-    let (provider, folder) = beside("kind: effect").await;
+    let (provider, folder) = beside("dir: state", "kind: effect").await;
     let url = provider.ports.http_url("/s/s/v1/jobs");
     let script = "exec curl -sS -i --noproxy '' -H 'Samekey-Key: order-1' -d '{}' \"$1\"";
     let program = ["exec", "--", "sh", "-c", script, "sh", &url];
@@ -40,13 +40,10 @@ async fn what_was_answered_and_what_is_unknown_is_so_after_a_kill() {
     let capture =
         "idempotency: {upstream_dedupes: false, capture: {job: /id}}, retry: {attempts: 1}";
     for durability in ["process", "power"] {
-        let (provider, folder) = beside(capture).await;
-        let config = folder.path().join("samekey.yaml");
-        let text = std::fs::read_to_string(&config).expect("it is there");
-        let state = format!("state: {{dir: state, durability: {durability}}}\n");
-        std::fs::write(&config, state + &text).expect("written");
+        let state = format!("dir: state, durability: {durability}");
+        let (provider, folder) = beside(&state, capture).await;
         let folder = std::sync::Arc::new(folder);
-        let first = Samekey::run_in(folder.clone()).await;
+        let mut first = Samekey::run_in(folder.clone()).await;
         let order = async |samekey: &Samekey, key: &str| {
             let (client, url) = (Client::through(samekey), provider.ports.http_url("/s/s/v1/jobs"));
             let fields = [("content-type", "application/json"), ("samekey-key", key)];
@@ -57,7 +54,7 @@ async fn what_was_answered_and_what_is_unknown_is_so_after_a_kill() {
         assert_eq!(answered.status, 201);
         assert_eq!(order(&first, "order-2").await.status, 502);
         first.signal(rustix::process::Signal::KILL);
-        drop(first);
+        first.ended().await;
         let second = Samekey::run_in(folder).await;
         let again = order(&second, "order-1").await;
         assert_eq!((again.header("samekey-replay"), &again.body), ("stored", &answered.body));
@@ -78,7 +75,7 @@ async fn what_was_answered_and_what_is_unknown_is_so_after_a_kill() {
 
 #[tokio::test]
 async fn a_get_that_was_retried_has_a_row_and_one_that_was_not_has_none() {
-    let (provider, folder) = beside("retry: {backoff: {initial: 1ms}}").await;
+    let (provider, folder) = beside("dir: state", "retry: {backoff: {initial: 1ms}}").await;
     let running = Samekey::run_in(std::sync::Arc::new(folder)).await;
     let client = Client::through(&running);
     provider.script("s", "503; ok; ok");
@@ -86,6 +83,7 @@ async fn a_get_that_was_retried_has_a_row_and_one_that_was_not_has_none() {
     for _ in 0..2 {
         client.get(&url).await;
     }
+    running.until("samekey_inflight_exchanges{route=\"r\"}", 0.0).await;
     let listed = crate::support::client::get(running.admin, "/api/exchanges").await;
     assert!(!listed.text().contains("hunter2"), "{}", listed.text());
     let rows = listed.json()["exchanges"].as_array().expect("a list").clone();
@@ -99,20 +97,15 @@ async fn a_get_that_was_retried_has_a_row_and_one_that_was_not_has_none() {
 
 #[tokio::test]
 async fn who_relies_on_storage_that_does_not_last_is_told() {
-    let (_provider, folder) = beside("idempotency: {identity: '{header:x-order}'}").await;
     for (state, warned) in [
-        ("journal: memory", true),
+        ("dir: state, journal: memory", true),
         ("dir: /dev/shm/samekey-does-not-last", true),
         ("dir: state", false),
     ] {
-        let text = std::fs::read_to_string(folder.path().join("samekey.yaml")).expect("there");
-        let own = tempfile::tempdir_in(folder.path()).expect("a folder");
-        let config = own.path().join("other.yaml");
-        std::fs::write(&config, format!("state: {{{state}}}\n{text}")).expect("written");
-        let mut run = crate::support::program::command(
-            folder.path(),
-            &["exec", "--config", &config.display().to_string(), "--", "true"],
-        );
+        let identity = "idempotency: {identity: '{header:x-order}'}";
+        let (_provider, folder) = beside(state, identity).await;
+        let program = &["exec", "--", "true"];
+        let mut run = crate::support::program::command(folder.path(), program);
         let ended = ran(run.env("SAMEKEY_LOG", "warn")).await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert_eq!(ended.err.contains("business identities"), warned, "{state}: {ended:?}");

@@ -348,7 +348,7 @@ impl Store {
     /// Returns when all that was handed over before is as durable as the store is.
     pub async fn flush(&self) {
         if let Some(journal) = self.journal()
-            && let Err(fault) = journal.newest().await
+            && let Err(fault) = journal.flush().await
         {
             tracing::warn!(%fault, "the journal could not be brought to its end");
         }

@@ -112,8 +112,10 @@ impl<'a> Repeat<'a> {
         if !self.may_resend(request, &open) {
             return Err(Failure::OutcomeUnknown(open.exchange));
         }
+        let (began, metrics) = (Instant::now(), &self.shared.commons.metrics);
         let resumed = self.shared.store.resume(&self.asked(request), &open).await;
-        let failed = |_: &Failure| self.shared.commons.metrics.store_error("resume");
+        metrics.store_operation("resume", began.elapsed());
+        let failed = |_: &Failure| metrics.store_error("resume");
         Ok(resumed.inspect_err(failed)?.map(Next::Lead))
     }
 

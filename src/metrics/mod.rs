@@ -231,8 +231,10 @@ impl Metrics {
         {
             families.handshakes.with_label_values(&[*side, result]);
         }
-        for operation in OPERATIONS {
+        for operation in TIMED {
             families.store_seconds.with_label_values(&[operation]);
+        }
+        for operation in OPERATIONS {
             families.store_errors.with_label_values(&[operation]);
         }
         Self { inner: Arc::new(families) }
@@ -348,7 +350,26 @@ impl Drop for Raised {
 const SIDES: [&str; 2] = ["client", "upstream"];
 const HANDSHAKES: [&str; 4] = ["ok", "distrusted", "reset", "other"];
 /// What the store is asked for on the way of an exchange.
-const OPERATIONS: [&str; 2] = ["reserve", "settle"];
+const TIMED: [&str; 3] = ["reserve", "resume", "settle"];
+/// What can fail: those, what goes on beside exchanges, and what other replicas are asked.
+const OPERATIONS: [&str; 16] = [
+    "reserve",
+    "resume",
+    "settle",
+    "sweep",
+    "ledger",
+    "shared_reserve",
+    "shared_peek",
+    "shared_resume",
+    "shared_identify",
+    "shared_settle",
+    "shared_holds",
+    "shared_forget",
+    "shared_resolve",
+    "shared_impose",
+    "shared_rate",
+    "shared_pause",
+];
 
 #[cfg(test)]
 mod tests {

@@ -141,7 +141,7 @@ const GROUP_MAX: usize = 64;
 /// So many that came together are a crowd, of which the others are as good as here.
 const CROWD: usize = 4;
 /// How long those are waited for.
-const LINGER: Duration = Duration::from_micros(500);
+const LINGER: Duration = Duration::from_millis(1);
 /// How long what nobody waits for may wait for a commit of its own.
 const LATER: Duration = Duration::from_millis(10);
 

@@ -13,6 +13,7 @@ use crate::exchange::body::Room;
 use crate::exchange::id::Names;
 use crate::idempotency::Commons;
 use crate::idempotency::orphans::Orphans;
+use crate::idempotency::running::Running;
 use crate::idempotency::suspension::Suspensions;
 use crate::intercept::Roots;
 use crate::limit::Gates;
@@ -63,6 +64,7 @@ pub(super) async fn build(
         tasks: means.tasks.clone(),
         room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
         metrics: means.metrics.clone(),
+        running: Running::default(),
         ended: broadcast::channel(ledger::ENDED_MAX).0,
     };
     Ok((commons, gates))

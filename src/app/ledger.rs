@@ -1,5 +1,6 @@
 //! The store and its ledger: where they are, and who is asked about them.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::idempotency::scope::Scope;
 use crate::idempotency::store::{Disk, Memory, Store};
 use crate::journal::moment::micros;
 use crate::journal::schema::{self, FILE};
-use crate::journal::{Clock, Fault, Journal, OpenFault, Options};
+use crate::journal::{Clock, Fault, Journal, OpenFault, Options, State};
 use crate::route::Route;
 
 /// The store of this replica alone, and the newest name in it.
@@ -92,15 +93,30 @@ pub(super) fn warn_of_loss(config: &Config) {
 
 /// What the admin side asks of the ledger.
 pub(super) fn books(commons: &Commons) -> Books {
-    let [list, show, resolve, free] = [(); 4].map(|()| commons.store.clone());
+    let [list, show] = [(); 2].map(|()| (commons.store.clone(), commons.running.clone()));
+    let [resolve, free] = [(); 2].map(|()| commons.store.clone());
     Books {
         list: Arc::new(move |filter| {
-            let store = list.clone();
-            Box::pin(async move { store.list(filter).await })
+            let (store, running) = list.clone();
+            Box::pin(async move {
+                let mut entries = running.list(&filter);
+                let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+                entries.extend(store.list(filter).await?);
+                // One that ended in between is in both: its row says more.
+                entries.sort_by_key(|entry| (Reverse(entry.seq), entry.state == State::InFlight));
+                entries.dedup_by_key(|entry| (entry.seq, entry.instance));
+                entries.truncate(limit);
+                Ok(entries)
+            })
         }),
         show: Arc::new(move |id| {
-            let store = show.clone();
-            Box::pin(async move { store.show(id).await })
+            let (store, running) = show.clone();
+            Box::pin(async move {
+                match running.show(id.parts()) {
+                    Some(entry) => Ok(Some(entry)),
+                    None => store.show(id).await,
+                }
+            })
         }),
         resolve: Arc::new(move |id, verdict| {
             let store = resolve.clone();

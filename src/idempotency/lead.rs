@@ -19,11 +19,11 @@ use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
 use crate::idempotency::recorder::{Came, Recorder, Settle};
 use crate::idempotency::repeat::about;
+use crate::idempotency::running::Run;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::{self, Claim, Record, Settlement, Told};
 use crate::idempotency::tee::Tee;
 use crate::idempotency::terms::Shared;
-use crate::journal::NewRow;
 use crate::metrics::KeyEvent;
 
 /// One exchange that holds a claim.
@@ -323,7 +323,7 @@ where
 
 /// An exchange whose key is nobody's: all that stays of it is a row of the ledger.
 struct Unclaimed {
-    row: NewRow,
+    run: Run,
 }
 
 impl Unclaimed {
@@ -331,7 +331,8 @@ impl Unclaimed {
         let exchange = shared.names.next();
         request.trail.with(|notes| notes.exchange = Some(exchange));
         let about = about(shared.terms.metrics.name(), request);
-        Self { row: store::row(exchange, found.key.as_str(), &about, shared.store.now()) }
+        let row = store::row(exchange, found.key.as_str(), &about, shared.store.now());
+        Self { run: shared.running.begin(row) }
     }
 
     fn end(self, shared: &Shared, trail: &Trail, status: Option<StatusCode>) {
@@ -356,7 +357,9 @@ impl Unclaimed {
         if end == End::Unknown {
             shared.terms.metrics.key(KeyEvent::Unknown);
         }
-        shared.note(store::note(self.row, store::state(end), &attempts));
+        if let Some(row) = self.run.end() {
+            shared.note(store::note(row, store::state(end), &attempts));
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod lead;
 mod outlive;
 mod recorder;
 mod repeat;
+pub mod running;
 mod tee;
 mod terms;
 

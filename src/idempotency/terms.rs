@@ -14,6 +14,7 @@ use crate::idempotency::Rules;
 use crate::idempotency::fingerprint::Fingerprinter;
 use crate::idempotency::key::{Secret, Source};
 use crate::idempotency::orphans::Orphans;
+use crate::idempotency::running::Running;
 use crate::idempotency::scope::{Credential, Scope, Target, scope};
 use crate::idempotency::store::Store;
 use crate::idempotency::suspension::Suspensions;
@@ -41,6 +42,8 @@ pub struct Commons {
     pub room: Room,
     /// Where the store counts.
     pub metrics: Metrics,
+    /// Exchanges under way of which no row is written yet.
+    pub running: Running,
     /// Told of every exchange of the ledger that ends.
     pub ended: broadcast::Sender<Arc<Entry>>,
 }

@@ -70,6 +70,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         tasks: TaskTracker::new(),
         room: Room::new(std::env::temp_dir(), 1 << 20, 1 << 20),
         metrics,
+        running: super::running::Running::default(),
         ended: tokio::sync::broadcast::channel(1).0,
     };
     Shared { commons, terms }

@@ -99,6 +99,16 @@ pub struct Filter {
     pub limit: u32,
 }
 
+impl Filter {
+    /// Whether it wants an entry.
+    pub fn wants(&self, entry: &Entry) -> bool {
+        self.before.is_none_or(|before| entry.seq < before)
+            && self.route.as_ref().is_none_or(|route| *route == entry.route)
+            && self.state.is_none_or(|state| state == entry.state)
+            && self.key.as_ref().is_none_or(|key| Some(key) == entry.key.as_ref())
+    }
+}
+
 /// Reads the file beside whoever writes it.
 #[derive(Clone, Debug)]
 pub struct Readers(Arc<Pool>);

@@ -74,6 +74,34 @@ async fn what_was_answered_and_what_is_unknown_is_so_after_a_kill() {
 }
 
 #[tokio::test]
+async fn an_order_under_a_random_key_is_seen_while_it_runs_and_afterwards() {
+    for journal in ["disk", "memory"] {
+        let (provider, folder) =
+            beside(&format!("dir: state, journal: {journal}"), "kind: effect").await;
+        let running = Samekey::run_in(std::sync::Arc::new(folder)).await;
+        provider.script("s", "held");
+        let (client, url) = (Client::through(&running), provider.ports.http_url("/s/s/v1/jobs"));
+        let listed = async |query: &str| {
+            let path = format!("/api/exchanges?{query}");
+            let list = crate::support::client::get(running.admin, &path).await.json();
+            list["exchanges"].as_array().expect("a list").clone()
+        };
+        let (answer, id) = tokio::join!(client.post(&url, ORDER), async {
+            provider.arrived("s", 1).await;
+            let rows = listed("state=in_flight").await;
+            assert_eq!(rows.len(), 1, "{journal}");
+            provider.release();
+            rows[0]["id"].clone()
+        });
+        let rows = listed("").await;
+        assert_eq!((rows.len(), &rows[0]["id"]), (1, &id), "{journal}");
+        assert_eq!((&rows[0]["state"], &rows[0]["status"]), (&"completed".into(), &201.into()));
+        assert_eq!(rows[0]["key"], answer.header("idempotency-key"));
+        assert!(listed("state=in_flight").await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_get_that_was_retried_has_a_row_and_one_that_was_not_has_none() {
     let (provider, folder) = beside("dir: state", "retry: {backoff: {initial: 1ms}}").await;
     let running = Samekey::run_in(std::sync::Arc::new(folder)).await;

@@ -44,14 +44,8 @@ impl Recent {
     /// The entries that `filter` wants, newest first.
     pub(super) fn list(&self, filter: &Filter) -> Vec<Entry> {
         let entries = self.lock();
-        let wanted = |entry: &&Entry| {
-            filter.before.is_none_or(|before| entry.seq < before)
-                && filter.route.as_ref().is_none_or(|route| *route == entry.route)
-                && filter.state.is_none_or(|state| state == entry.state)
-                && filter.key.as_ref().is_none_or(|key| Some(key) == entry.key.as_ref())
-        };
-        let mut found: Vec<Entry> =
-            entries.iter().map(|(entry, _)| entry).filter(wanted).cloned().collect();
+        let wanted = entries.iter().map(|(entry, _)| entry).filter(|entry| filter.wants(entry));
+        let mut found: Vec<Entry> = wanted.cloned().collect();
         found.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.seq));
         found.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
         found

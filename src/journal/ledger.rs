@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags, Row as Columns, ToSql, params};
 use serde_json::Value;
 
-use crate::journal::claims::thin;
 use crate::journal::row::{NewRow, State, key_hash, signed};
+use crate::journal::sweep::thin;
 use crate::journal::{Fault, Journal};
 
 /// One exchange, as the ledger shows it.
@@ -316,7 +316,7 @@ fn entry(row: &Columns<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// What [`Settle::attempts`](super::claims::Settle) and [`Note::attempts`] hold.
+/// What [`Settle::attempts`](super::key::Settle) and [`Note::attempts`] hold.
 pub fn attempts(text: &str) -> Vec<Attempt> {
     let all: Vec<Value> = serde_json::from_str(&format!("[{text}]")).unwrap_or_default();
     let read = |value: &Value| {

@@ -2,8 +2,8 @@
 //!
 //! One thread writes it. What is asked of it while it commits is committed together
 //! the next time, so that many exchanges share one commit; whoever asks is answered
-//! after the commit, never before. [`claims`] has the transitions of a key,
-//! [`ledger`] what was tried, to be read; [`schema`] the tables and what is wrong with
+//! after the commit, never before. [`claims`] has the transitions of a key, [`key`] its
+//! words, [`ledger`] what was tried, to be read; [`schema`] the tables and what is wrong with
 //! a file that cannot be trusted.
 //!
 //! # Invariants
@@ -15,13 +15,16 @@
 //! - It holds numbers, texts and bytes of others; what they mean is said elsewhere.
 
 pub mod bodies;
-pub mod claims;
+mod claims;
+mod held;
+pub mod key;
 pub mod ledger;
 pub mod moment;
+pub mod orphans;
 pub mod resolve;
 pub mod row;
 pub mod schema;
-pub mod sweep;
+mod sweep;
 mod writer;
 
 use std::path::PathBuf;

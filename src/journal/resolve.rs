@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::failpoint::Failpoint;
 use crate::journal::bodies::Hash;
-use crate::journal::claims::loosen;
+use crate::journal::held::loosen;
 use crate::journal::row::{State, key_hash, signed};
 use crate::journal::{Delta, Fault, Journal, Moment};
 

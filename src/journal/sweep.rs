@@ -4,8 +4,8 @@ use rusqlite::{Connection, params};
 
 use crate::failpoint::Failpoint;
 use crate::journal::bodies::{Hash, is_filed};
-use crate::journal::claims::{drop_answer, loosen};
-use crate::journal::row::State;
+use crate::journal::held::{drop_answer, loosen};
+use crate::journal::row::{State, signed};
 use crate::journal::{Delta, Fault, Journal, Moment};
 
 impl Journal {
@@ -111,6 +111,28 @@ fn keys(
         }
     }
     Ok(count(due.len()))
+}
+
+/// Drops the oldest rows that close no key, a few more than came, where there are too many.
+pub(super) fn thin(
+    connection: &Connection,
+    loose_max: u64,
+    delta: &mut Delta,
+) -> rusqlite::Result<()> {
+    let loose: i64 =
+        connection.prepare_cached("SELECT loose FROM books")?.query_row([], |row| row.get(0))?;
+    let over = loose + delta.loose - signed(loose_max);
+    if over <= 0 {
+        return Ok(());
+    }
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM exchanges WHERE seq IN
+             (SELECT seq FROM exchanges WHERE holds = 0 ORDER BY seq LIMIT ?1)",
+        )?
+        .execute([over])?;
+    delta.loose -= i64::try_from(gone).unwrap_or(0);
+    Ok(())
 }
 
 fn postpone(connection: &Connection, how: &str, seq: i64, now: Moment) -> rusqlite::Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Method;
 use rustix::process::Signal;
 use samekey::exchange::id::ExchangeId;
-use samekey::journal::claims::{Found, Reserve, Settle, Settled};
+use samekey::journal::key::{Found, Reserve, Settle, Settled};
 use samekey::journal::ledger::{Attempt, Note, captured_text, written};
 use samekey::journal::{Clock, Durability, Journal, Moment, NewRow, Options, State};
 use serde_json::{Value, json};

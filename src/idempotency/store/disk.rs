@@ -28,7 +28,7 @@ use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
     Asked, Claim, Completed, Open, Record, Reserved, Settlement, Store, Waiter, ledger,
 };
-use crate::journal::claims::{Answer, At, Done, Found, Holder, Reserve, Settle, Settled};
+use crate::journal::key::{Answer, At, Done, Found, Holder, Reserve, Settle, Settled};
 use crate::journal::moment::micros;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal, Moment, ledger as rows};

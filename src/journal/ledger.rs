@@ -263,13 +263,13 @@ pub fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<En
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(before), Box::new(filter.limit)];
     if let Some(route) = &filter.route {
         values.push(Box::new(route.clone()));
-        query.push_str(&format!(" AND route = ?{}", values.len()));
+        query += &format!(" AND route = ?{}", values.len());
     }
     if let Some(key) = &filter.key {
         values.push(Box::new(key_hash(key)));
         values.push(Box::new(key.clone()));
         let nth = values.len();
-        query.push_str(&format!(" AND key_hash = ?{} AND key = ?{nth}", nth - 1));
+        query += &format!(" AND key_hash = ?{} AND key = ?{nth}", nth - 1);
     }
     match filter.state {
         None => {}
@@ -278,7 +278,7 @@ pub fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<En
         Some(State::Unknown) => query.push_str(" AND state = 2"),
         Some(state @ (State::Completed | State::Released | State::Failed)) => {
             values.push(Box::new(state));
-            query.push_str(&format!(" AND state = ?{}", values.len()));
+            query += &format!(" AND state = ?{}", values.len());
         }
     }
     query.push_str(" ORDER BY seq DESC LIMIT ?2");

@@ -29,7 +29,9 @@ impl Journal {
                 Ok((answers.looked_at.max(keys), files))
             });
             let (looked_at, files) = swept.await?;
-            files.iter().for_each(|hash| self.bodies().drop_file(hash));
+            for hash in &files {
+                self.bodies().drop_file(hash);
+            }
             if looked_at < CHUNK {
                 break;
             }

@@ -207,7 +207,7 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), OpenFault> {
         let why = "it belongs to another program".to_owned();
         return Err(OpenFault::Damaged { file: file.to_owned(), why });
     }
-    if format > FORMAT {
+    if format > FORMAT.into() {
         return Err(OpenFault::Later { file: file.to_owned(), found: format });
     }
     for step in STEPS.iter().skip(usize::try_from(format).unwrap_or(0)) {
@@ -314,9 +314,9 @@ const BODIES: &str = "bodies";
 /// "SMKY": whose file it is.
 const APPLICATION: i64 = 0x534d_4b59;
 /// The format that this version writes: how many steps lead to it.
-const FORMAT: i64 = STEPS.len() as i64;
+const FORMAT: u32 = 1;
 /// Each step from one format to the next; what is released is never changed.
-const STEPS: [&str; 1] = [include_str!("format1.sql")];
+const STEPS: [&str; FORMAT as usize] = [include_str!("format1.sql")];
 /// Versions before it can lose a write-ahead log's reset: sqlite.org/wal.html, "The
 /// WAL-reset bug", fixed in 3.51.3.
 const LIBRARY_MIN: i32 = 3_051_003;

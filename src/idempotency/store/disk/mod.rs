@@ -4,34 +4,34 @@
 //! the file. What was answered lately is kept here too, so that a replay does not
 //! touch the disk. All else the file says, in the same operation that claims the key.
 
+mod hot;
+mod rows;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 use http::StatusCode;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
 use crate::exchange::Failure;
 use crate::exchange::id::ExchangeId;
-use crate::exchange::trail::End;
 use crate::failpoint::Failpoint;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::key::Key;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::claim::Name;
+use crate::idempotency::store::disk::hot::{Cache, Hot};
 use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
-    Asked, Claim, Completed, Open, Record, Reserved, Settlement, Store, Waiter, ledger,
+    Asked, Claim, Completed, Open, Reserved, Settlement, Store, Waiter, ledger,
 };
-use crate::journal::key::{Answer, At, Done, Found, Holder, Reserve, Settle, Settled};
+use crate::journal::key::{Found, Reserve, Settle, Settled};
 use crate::journal::moment::micros;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
-use crate::journal::{Fault, Journal, Moment, ledger as rows};
+use crate::journal::{Fault, Journal};
 
 /// A store on disk; a clone shares it.
 #[derive(Clone, Debug)]
@@ -41,9 +41,7 @@ pub struct Disk(Arc<Inner>);
 struct Inner {
     journal: Journal,
     flights: DashMap<RecordId, Flight>,
-    hot: Cache<RecordId, Hot, ByBytes>,
-    /// The largest answer that is kept in memory: one must not drive out all others.
-    hot_one_max: u64,
+    hot: Cache,
     epochs: AtomicU64,
     /// Ends that the file did not take: they are written when it does again.
     owed: Mutex<Vec<(Name, Settle)>>,
@@ -57,34 +55,15 @@ struct Flight {
     progress: watch::Receiver<Progress>,
 }
 
-/// An answer that was given lately.
-#[derive(Clone, Debug)]
-struct Hot {
-    done: Completed,
-    ended: Moment,
-    ttl: i64,
-}
-
-#[derive(Clone, Debug)]
-struct ByBytes;
-
-impl Weighter<RecordId, Hot> for ByBytes {
-    fn weight(&self, _id: &RecordId, hot: &Hot) -> u64 {
-        HOT_BYTES + hot.done.record.as_ref().map_or(0, Record::size)
-    }
-}
-
 impl Disk {
     /// Keeps claims in `journal`, and up to `hot_max` bytes of answers in memory. Epochs
     /// go on after `newest`.
     pub fn new(journal: Journal, hot_max: u64, newest: u64) -> Self {
-        let items = usize::try_from(hot_max / (4 * HOT_BYTES)).unwrap_or(usize::MAX);
         let epochs = AtomicU64::new(newest.max(journal.now().wall.unsigned_abs()) + 1);
         Self(Arc::new(Inner {
             journal,
             flights: DashMap::new(),
-            hot: Cache::with_weighter(items.max(1), hot_max, ByBytes),
-            hot_one_max: hot_max / 8,
+            hot: Cache::new(hot_max),
             epochs,
             owed: Mutex::default(),
         }))
@@ -116,8 +95,8 @@ impl Disk {
                 Ok(Reserved::Claimed(claim))
             }
             Ok(Found::Completed(done)) => {
-                let hot = self.read(done).await;
-                self.warm(asked.id, &hot);
+                let hot = rows::read(self.0.journal.bodies(), done).await;
+                self.0.hot.insert(asked.id, hot.clone());
                 self.ground(claim);
                 Ok(Reserved::Completed(hot.done))
             }
@@ -126,7 +105,7 @@ impl Disk {
                 let age = ledger::age(open.began, self.0.journal.now());
                 Ok(Reserved::Unknown(Open {
                     fingerprint: open.holder.fingerprint.map(Fingerprint),
-                    exchange: name_of(&open.holder),
+                    exchange: rows::name_of(&open.holder),
                     age,
                     epoch: open.holder.epoch,
                     shared: open.holder.shared_epoch,
@@ -180,7 +159,7 @@ impl Disk {
 
     pub(super) async fn settle(&self, claim: &Claim, settlement: &Settlement) {
         Failpoint::BeforeComplete.pass();
-        let ends = self.ends(settlement).await;
+        let ends = rows::ends(self.0.journal.bodies(), settlement).await;
         let (seq, _) = claim.exchange().parts();
         let settled = self.0.journal.settle(seq, claim.epoch(), ends.clone()).await;
         if let Err(fault) = settled {
@@ -189,10 +168,17 @@ impl Disk {
         let kept = match settled {
             Ok(settled) => settled == Settled::WithAnswer,
             // Until it can be written, it is known here.
-            Err(_) => ends_with_answer(settlement),
+            Err(_) => rows::ends_with_answer(settlement),
         };
         if kept {
-            self.warm_settled(claim, settlement);
+            let done = Completed {
+                fingerprint: claim.fingerprint(),
+                exchange: claim.exchange(),
+                record: settlement.record.clone(),
+                captured: settlement.captured.clone(),
+            };
+            let ended = self.0.journal.now();
+            self.0.hot.insert(claim.id(), Hot { done, ended, ttl: micros(settlement.ttl) });
         }
         self.land_flight(&claim.name());
         Failpoint::AfterComplete.pass();
@@ -201,7 +187,7 @@ impl Disk {
     pub(super) fn abandon(&self, claim: &Claim, open: bool) {
         let (seq, _) = claim.exchange().parts();
         if open {
-            let ends = settle_row(&Settlement::abandoned(open), None);
+            let ends = rows::settle_row(&Settlement::abandoned(open), None);
             let name = claim.name();
             // It is posted in order; whoever asks next is told by the file.
             drop(self.0.journal.settle(seq, claim.epoch(), ends));
@@ -245,7 +231,9 @@ impl Disk {
     pub(super) async fn free(&self, key: String) -> Result<Freed, Fault> {
         let freed = self.0.journal.free(key).await?;
         if let Freed::Ids(ids) = &freed {
-            ids.iter().for_each(|id| drop(self.0.hot.remove(&RecordId(*id))));
+            for id in ids {
+                self.0.hot.remove(&RecordId(*id));
+            }
         }
         Ok(freed)
     }
@@ -259,7 +247,7 @@ impl Disk {
                 Err(Reserved::InFlight(Waiter::here(flight.exchange, progress)))
             }
             Place::Vacant(place) => {
-                if let Some(hot) = self.hot(&asked.id) {
+                if let Some(hot) = self.0.hot.get(&asked.id, self.0.journal.now()) {
                     return Err(Reserved::Completed(hot.done));
                 }
                 let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
@@ -280,87 +268,6 @@ impl Disk {
 
     fn land_flight(&self, name: &Name) {
         self.0.flights.remove_if(&name.id, |_, flight| flight.epoch == name.epoch);
-    }
-
-    fn hot(&self, id: &RecordId) -> Option<Hot> {
-        let hot = self.0.hot.get(id)?;
-        if hot.ended.least_age(self.0.journal.now()) < hot.ttl {
-            return Some(hot);
-        }
-        self.0.hot.remove(id);
-        None
-    }
-
-    fn warm(&self, id: RecordId, hot: &Hot) {
-        let size = hot.done.record.as_ref().map(Record::size);
-        if size.is_some_and(|size| size <= self.0.hot_one_max) {
-            self.0.hot.insert(id, hot.clone());
-        }
-    }
-
-    fn warm_settled(&self, claim: &Claim, settlement: &Settlement) {
-        let done = Completed {
-            fingerprint: claim.fingerprint(),
-            exchange: claim.exchange(),
-            record: settlement.record.clone(),
-            captured: settlement.captured.clone(),
-        };
-        let ended = self.0.journal.now();
-        self.warm(claim.id(), &Hot { done, ended, ttl: micros(settlement.ttl) });
-    }
-
-    /// An answer as the file has it, its body read from where it is.
-    async fn read(&self, done: Done) -> Hot {
-        let record = match done.answer {
-            None => None,
-            Some(Answer { head, body: At::Row(body), .. }) => {
-                Record::unpack(&head, Bytes::from(body))
-            }
-            Some(Answer { head, body: At::File(hash), .. }) => {
-                let bodies = self.0.journal.bodies().clone();
-                let read = tokio::task::spawn_blocking(move || bodies.read(&hash)).await;
-                let read = read.map_err(std::io::Error::other).and_then(|read| read);
-                match read {
-                    Ok(body) => Record::unpack(&head, body),
-                    Err(error) => {
-                        tracing::error!(%error, "the body of an answer could not be read back");
-                        None
-                    }
-                }
-            }
-        };
-        let done_at = Completed {
-            fingerprint: done.holder.fingerprint.map(Fingerprint),
-            exchange: name_of(&done.holder),
-            record,
-            captured: done.captured.as_deref().map(rows::captured).unwrap_or_default(),
-        };
-        Hot { done: done_at, ended: done.ended, ttl: done.ttl }
-    }
-
-    /// What is written of an end; a large body is on the disk when this returns.
-    async fn ends(&self, settlement: &Settlement) -> Settle {
-        let record = settlement.record.as_ref().filter(|_| ends_with_answer(settlement));
-        let Some(record) = record else { return settle_row(settlement, None) };
-        let body = if record.body().len() <= ROW_BODY_MAX {
-            Some(At::Row(record.body().to_vec()))
-        } else {
-            self.write(record.body().clone()).await
-        };
-        let answer = body.map(|body| Answer { head: record.pack(), body, size: record.size() });
-        settle_row(settlement, answer)
-    }
-
-    async fn write(&self, body: Bytes) -> Option<At> {
-        let bodies = self.0.journal.bodies().clone();
-        let written = tokio::task::spawn_blocking(move || bodies.write(&body)).await;
-        match written.map_err(std::io::Error::other).and_then(|written| written) {
-            Ok(hash) => Some(At::File(hash)),
-            Err(error) => {
-                tracing::warn!(%error, "an answer's body could not be kept");
-                None
-            }
-        }
     }
 
     /// Remembers an end that the file did not take.
@@ -385,30 +292,5 @@ impl Disk {
     }
 }
 
-fn ends_with_answer(settlement: &Settlement) -> bool {
-    settlement.stays && settlement.end == End::Completed
-}
-
-fn settle_row(settlement: &Settlement, answer: Option<Answer>) -> Settle {
-    Settle {
-        state: ledger::state(settlement.end),
-        holds: settlement.stays && settlement.end != End::Released,
-        status: ledger::status(&settlement.attempts),
-        attempts: ledger::texts(&settlement.attempts),
-        captured: rows::captured_text(&settlement.captured),
-        answer,
-        ttl: micros(settlement.ttl),
-        keep: micros(settlement.keep_key),
-    }
-}
-
-fn name_of(holder: &Holder) -> ExchangeId {
-    ExchangeId::from_parts(holder.seq, holder.instance)
-}
-
-/// `design.md`, section 7: larger bodies go into files.
-const ROW_BODY_MAX: usize = 256 * 1024;
-/// What an entry costs in memory beside its record.
-const HOT_BYTES: u64 = 256;
 /// Ends that wait for room on the disk; past it they are unknown after a restart.
 const OWED_MAX: usize = 1000;

@@ -3,14 +3,14 @@
 //! Every one of them names the row and its epoch, and changes nothing where the row
 //! has gone on without it: a late owner writes over nobody.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use crate::journal::bodies::Hash;
-use crate::journal::held::{end, holder, insert, keep, loosen};
+use crate::journal::held::{Held, end, holder, insert, keep, loosen};
 use crate::journal::key::{Found, Reserve, Settle, Settled};
 use crate::journal::row::{State, key_hash, signed};
 use crate::journal::sweep::thin;
-use crate::journal::{Fault, Journal, Pending, ROW_BYTES, Share};
+use crate::journal::{Delta, Fault, Journal, Pending, ROW_BYTES, Share};
 
 impl Journal {
     /// Claims a key, or says what has become of it.
@@ -23,14 +23,13 @@ impl Journal {
     ///
     /// Dropped, it may have been claimed: [`withdraw`](Self::withdraw) it.
     pub async fn reserve(&self, reserve: Reserve) -> Result<Found, Fault> {
-        let now = self.now();
-        let room = self.room();
+        let (now, ledger, room) = (self.now(), self.0.options.ledger_micros, self.room());
         let hash = key_hash(&reserve.row.key);
         let found = self.submit_if_room(move |connection, delta| {
             match holder(connection, hash, &reserve.id)? {
                 Some(held) if held.is_gone(now) => {
-                    let ledger_only = Some(now.wall);
-                    loosen(connection, held.holder.seq, ledger_only, delta)?;
+                    let until = held.shown_until(now, ledger);
+                    loosen(connection, held.holder.seq, (now, until), delta)?;
                     insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed))
                 }
                 Some(held) => held.found(connection, now).map(Some),
@@ -41,9 +40,22 @@ impl Journal {
         found.await?.ok_or(Fault::Crowded)
     }
 
-    /// Takes back a claim under which nothing was sent; it leaves no row.
-    pub fn withdraw(&self, seq: u64, epoch: u64) {
-        self.post(move |connection, delta| {
+    /// Takes back a claim under which nothing was sent; it leaves no row. `then` is told
+    /// what came of that, waited for or not.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`]: in the file it is in flight as before.
+    ///
+    /// # Cancel safety
+    ///
+    /// It is done whether or not anybody waits for it.
+    pub fn withdraw(
+        &self,
+        (seq, epoch): (u64, u64),
+        then: impl FnOnce(&Result<(), Fault>) + Send + 'static,
+    ) -> Pending<()> {
+        let withdraw = move |connection: &Connection, delta: &mut Delta| {
             let gone = connection
                 .prepare_cached(
                     "DELETE FROM exchanges WHERE seq = ?1 AND epoch = ?2 AND state = ?3",
@@ -51,7 +63,8 @@ impl Journal {
                 .execute(params![signed(seq), signed(epoch), State::InFlight])?;
             delta.keys -= i64::try_from(gone).unwrap_or(0);
             Ok(())
-        });
+        };
+        self.submit_then(withdraw, then)
     }
 
     /// Claims a key whose outcome is unknown, to send it again; false where it has gone on.
@@ -128,10 +141,20 @@ impl Journal {
     ///
     /// It is done whether or not anybody waits for it.
     pub fn settle(&self, seq: u64, epoch: u64, settle: Settle) -> Pending<Settled> {
+        self.settle_then((seq, epoch), settle, |_settled| ())
+    }
+
+    /// As [`settle`](Self::settle); `then` is told what came of it, waited for or not.
+    pub fn settle_then(
+        &self,
+        (seq, epoch): (u64, u64),
+        settle: Settle,
+        then: impl FnOnce(&Result<Settled, Fault>) + Send + 'static,
+    ) -> Pending<Settled> {
         let now = self.now();
         let ledger = self.0.options.ledger_micros;
         let (room, loose_max) = (self.room(), self.loose_max());
-        self.submit(move |connection, delta| {
+        let act = move |connection: &Connection, delta: &mut Delta| {
             let changed = end(connection, (seq, epoch), &settle, (now, ledger))?;
             if changed && !settle.holds {
                 delta.keys -= 1;
@@ -150,24 +173,36 @@ impl Journal {
                 (true, None) => Settled::WithoutAnswer,
                 (true, Some(_)) => Settled::WithAnswer,
             })
-        })
+        };
+        self.submit_then(act, then)
     }
 
-    /// Opens a key that nobody can ask for any more; its row stays in the ledger.
+    /// Opens a key that nobody can ask for any more; its row stays in the ledger. `then`
+    /// is told whether it was opened before anybody can claim it.
     ///
     /// # Errors
     ///
     /// A [`Fault`]: the key is as it was.
-    pub async fn forget(&self, key: &str, id: Hash) -> Result<bool, Fault> {
+    ///
+    /// # Cancel safety
+    ///
+    /// It is done whether or not anybody waits for it.
+    pub fn forget(
+        &self,
+        key: &str,
+        id: Hash,
+        then: impl FnOnce(&Result<bool, Fault>) + Send + 'static,
+    ) -> Pending<bool> {
         let (hash, now, ledger) = (key_hash(key), self.now(), self.0.options.ledger_micros);
-        let forgotten =
-            self.submit(move |connection, delta| match holder(connection, hash, &id)? {
-                Some(held) if held.state != State::InFlight => {
-                    loosen(connection, held.holder.seq, Some(now.wall + ledger), delta)?;
-                    Ok(true)
-                }
-                Some(_) | None => Ok(false),
-            });
-        forgotten.await
+        let forget = move |connection: &Connection, delta: &mut Delta| {
+            let settled = |held: &Held| held.state != State::InFlight;
+            let Some(held) = holder(connection, hash, &id)?.filter(settled) else {
+                return Ok(false);
+            };
+            let until = now.wall.saturating_add(ledger);
+            loosen(connection, held.holder.seq, (now, until), delta)?;
+            Ok(true)
+        };
+        self.submit_then(forget, then)
     }
 }

@@ -3,10 +3,11 @@
 //! Each of these is part of an operation; what is committed whole is said where they
 //! are called.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 
-use crate::journal::bodies::Hash;
+use crate::journal::bodies::{Hash, YOUNG};
 use crate::journal::key::{Answer, At, Done, Found, Holder, Open, Reserve, Settle};
+use crate::journal::moment::micros;
 use crate::journal::row::{State, signed};
 use crate::journal::{Delta, Moment};
 
@@ -50,6 +51,12 @@ impl Held {
         self.state == State::Completed && self.ended.is_some_and(past)
     }
 
+    /// Until when its row is shown in the ledger, by the wall clock.
+    pub(super) fn shown_until(&self, now: Moment, ledger: i64) -> i64 {
+        let age = self.ended.map_or(0, |ended| ended.least_age(now));
+        now.wall.saturating_add(ledger.saturating_sub(age).max(0))
+    }
+
     pub(super) fn found(self, connection: &Connection, now: Moment) -> rusqlite::Result<Found> {
         match (self.state, self.ended) {
             (State::Completed, Some(ended)) => {
@@ -64,7 +71,12 @@ impl Held {
                     keep: self.keep,
                 }))
             }
-            // In flight in the file and not in this process: its end could not be written.
+            (State::InFlight, _) => {
+                // In flight in the file and not in this process: its end could not be
+                // written, and is not owed any more.
+                lose(connection, &self.holder, now)?;
+                Ok(Found::Unknown(Open { holder: self.holder, began: self.began }))
+            }
             _ => Ok(Found::Unknown(Open { holder: self.holder, began: self.began })),
         }
     }
@@ -86,12 +98,34 @@ pub(super) fn holder(
         .optional()
 }
 
+/// Writes down a claim.
 pub(super) fn insert(
     connection: &Connection,
     reserve: &Reserve,
     hash: i64,
     delta: &mut Delta,
 ) -> rusqlite::Result<()> {
+    match begin(connection, reserve, hash) {
+        // The exchange had the key before, and its row closes none any more: it asks anew.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            let gone = connection
+                .prepare_cached(
+                    "DELETE FROM exchanges WHERE seq = ?1 AND instance = ?2 AND holds = 0",
+                )?
+                .execute(params![signed(reserve.row.seq), reserve.row.instance])?;
+            if gone == 0 {
+                return Err(error);
+            }
+            delta.loose -= 1;
+            begin(connection, reserve, hash)?;
+        }
+        begun => begun?,
+    }
+    delta.keys += 1;
+    Ok(())
+}
+
+fn begin(connection: &Connection, reserve: &Reserve, hash: i64) -> rusqlite::Result<()> {
     let row = &reserve.row;
     connection
         .prepare_cached(
@@ -115,10 +149,29 @@ pub(super) fn insert(
             row.began.wall,
             row.began.boot,
             row.began.up,
-        ])?;
-    delta.keys += 1;
-    Ok(())
+        ])
+        .map(drop)
 }
+
+/// Notes that nobody will ever say how a claim ended.
+fn lose(connection: &Connection, holder: &Holder, now: Moment) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE exchanges SET state = ?3, ended_at = ?4, ended_boot = ?5, ended_up = ?6
+             WHERE seq = ?1 AND epoch = ?2",
+        )?
+        .execute(params![
+            signed(holder.seq),
+            signed(holder.epoch),
+            State::Unknown,
+            now.wall,
+            now.boot,
+            now.up
+        ])
+        .map(drop)
+}
+
+/// Ends a claim; false where it is no longer this owner's.
 
 pub(super) fn end(
     connection: &Connection,
@@ -138,7 +191,8 @@ pub(super) fn end(
             "UPDATE exchanges SET state = ?4, holds = ?5, status = coalesce(?6, status),
                     attempts = CASE WHEN attempts IS NULL OR attempts = '' THEN ?7
                                     WHEN ?7 = '' THEN attempts ELSE attempts || ',' || ?7 END,
-                    captured = coalesce(?8, captured), ttl = ?9, keep = ?10, gone_at = ?11,
+                    captured = coalesce(?8, captured),
+                    fingerprint = coalesce(?15, fingerprint), ttl = ?9, keep = ?10, gone_at = ?11,
                     ended_at = ?12, ended_boot = ?13, ended_up = ?14
              WHERE seq = ?1 AND epoch = ?2 AND state = ?3",
         )?
@@ -157,6 +211,7 @@ pub(super) fn end(
             now.wall,
             now.boot,
             now.up,
+            settle.fingerprint,
         ])?;
     Ok(changed == 1)
 }
@@ -183,7 +238,7 @@ pub(super) fn keep(
 
 fn answer(connection: &Connection, seq: u64) -> rusqlite::Result<Option<Answer>> {
     connection
-        .prepare_cached("SELECT head, body, file, size FROM answers WHERE seq = ?1")?
+        .prepare_cached("SELECT head, body, file, size FROM answers WHERE seq = ?1 AND size > 0")?
         .query_row([signed(seq)], |row| {
             let body = match row.get::<_, Option<Hash>>(2)? {
                 Some(hash) => At::File(hash),
@@ -194,36 +249,48 @@ fn answer(connection: &Connection, seq: u64) -> rusqlite::Result<Option<Answer>>
         .optional()
 }
 
-/// Opens the key of a settled row; the row stays until `gone_at`.
+/// Opens the key of a settled row; the row is shown until `until`.
 pub(super) fn loosen(
     connection: &Connection,
     seq: u64,
-    gone_at: Option<i64>,
+    (now, until): (Moment, i64),
     delta: &mut Delta,
 ) -> rusqlite::Result<()> {
     let changed = connection
         .prepare_cached(
             "UPDATE exchanges SET holds = 0, gone_at = ?2 WHERE seq = ?1 AND holds = 1",
         )?
-        .execute(params![signed(seq), gone_at])?;
+        .execute([signed(seq), until])?;
     if changed == 1 {
         delta.keys -= 1;
         delta.loose += 1;
-        drop_answer(connection, seq, delta)?;
+        drop_answer(connection, seq, now, delta)?;
     }
     Ok(())
 }
 
-/// Drops an answer; its file, where it has one, goes with the next sweep.
+/// Drops an answer. Where it has a file, that one's name stays for a sweep that comes
+/// when nobody can be about to keep an equal one.
 pub(super) fn drop_answer(
     connection: &Connection,
     seq: u64,
+    now: Moment,
     delta: &mut Delta,
 ) -> rusqlite::Result<()> {
-    let size: Option<i64> = connection
-        .prepare_cached("DELETE FROM answers WHERE seq = ?1 RETURNING size")?
-        .query_row([signed(seq)], |row| row.get(0))
+    let found = connection
+        .prepare_cached("SELECT size, file IS NOT NULL FROM answers WHERE seq = ?1")?
+        .query_row([signed(seq)], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)))
         .optional()?;
-    delta.answers -= size.unwrap_or(0);
-    Ok(())
+    let Some((size, is_filed)) = found else { return Ok(()) };
+    delta.answers -= size;
+    if is_filed {
+        let name_alone = "UPDATE answers SET head = x'', size = 0, kept_until = ?2 WHERE seq = ?1";
+        let until = now.wall.saturating_add(micros(YOUNG));
+        connection.prepare_cached(name_alone)?.execute([signed(seq), until]).map(drop)
+    } else {
+        connection
+            .prepare_cached("DELETE FROM answers WHERE seq = ?1")?
+            .execute([signed(seq)])
+            .map(drop)
+    }
 }

@@ -102,6 +102,8 @@ pub struct Settle {
     pub status: Option<u16>,
     /// The attempts: JSON arrays, parted by commas.
     pub attempts: String,
+    /// What was asked, as far as that is known.
+    pub fingerprint: Option<Hash>,
     /// Ids that were taken from the answer: a JSON object.
     pub captured: Option<String>,
     /// The answer, where it is kept.

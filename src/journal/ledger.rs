@@ -136,9 +136,9 @@ impl Journal {
             let row = &note.row;
             let key = (!row.key.is_empty()).then_some(&row.key);
             let hash = key.map(|key| key_hash(key));
-            connection
+            let noted = connection
                 .prepare_cached(
-                    "INSERT INTO exchanges (seq, instance, key, key_hash, holds, epoch, state, route,
+                    "INSERT OR IGNORE INTO exchanges (seq, instance, key, key_hash, holds, epoch, state, route,
                                             method, url, attempts, status, began_at, began_boot,
                                             began_up, ended_at, ended_boot, ended_up, gone_at)
                      VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
@@ -163,7 +163,7 @@ impl Journal {
                     now.up,
                     now.wall.saturating_add(ledger),
                 ])?;
-            delta.loose += 1;
+            delta.loose += i64::try_from(noted).unwrap_or(0);
             thin(connection, most, delta)
         });
         true

@@ -186,8 +186,21 @@ impl Journal {
         &self,
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
     ) -> Pending<T> {
+        self.submit_then(act, |_result| ())
+    }
+
+    /// As [`submit`](Self::submit); after the commit, and before anybody hears of it,
+    /// `then` is called with what came of it, in the order of the commits.
+    pub(crate) fn submit_then<T: Send + 'static>(
+        &self,
+        act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
+        then: impl FnOnce(&Result<T, Fault>) + Send + 'static,
+    ) -> Pending<T> {
         let (tell, told) = oneshot::channel();
-        self.send(Box::new(Work::new(act, Some(tell))));
+        self.send(Box::new(Work::new(act, |result| {
+            then(&result);
+            drop(tell.send(result)); // whoever waited may have left
+        })));
         Box::pin(heard(told))
     }
 
@@ -207,7 +220,7 @@ impl Journal {
         &self,
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<()> + Send + 'static,
     ) {
-        self.send(Box::new(Work::new(act, None)));
+        self.send(Box::new(Work::new(act, drop)));
     }
 
     fn send(&self, job: Box<dyn Job>) {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::journal::{Books, Delta, Fault, OpenFault};
 
@@ -19,23 +19,24 @@ pub(super) trait Job: Send {
     fn tell(self: Box<Self>, fault: Option<Fault>);
 }
 
-/// An operation, what it came to, and who waits for that.
-pub(super) struct Work<T, F> {
+/// An operation, what it came to, and what is done with that.
+pub(super) struct Work<T, F, G> {
     act: F,
     value: Option<T>,
-    tell: Option<oneshot::Sender<Result<T, Fault>>>,
+    tell: G,
 }
 
-impl<T, F> Work<T, F> {
-    pub(super) fn new(act: F, tell: Option<oneshot::Sender<Result<T, Fault>>>) -> Self {
+impl<T, F, G> Work<T, F, G> {
+    pub(super) fn new(act: F, tell: G) -> Self {
         Self { act, value: None, tell }
     }
 }
 
-impl<T, F> Job for Work<T, F>
+impl<T, F, G> Job for Work<T, F, G>
 where
     T: Send,
     F: FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send,
+    G: FnOnce(Result<T, Fault>) + Send,
 {
     fn run(&mut self, connection: &Connection, delta: &mut Delta) -> rusqlite::Result<()> {
         self.value = Some((self.act)(connection, delta)?);
@@ -44,9 +45,7 @@ where
 
     fn tell(self: Box<Self>, fault: Option<Fault>) {
         let Self { value, tell, .. } = *self;
-        let Some(tell) = tell else { return };
-        let result = fault.map_or_else(|| value.ok_or(Fault::Unwritable), Err);
-        drop(tell.send(result)); // whoever waited may have left
+        tell(fault.map_or_else(|| value.ok_or(Fault::Unwritable), Err));
     }
 }
 
@@ -88,10 +87,15 @@ impl Writer {
     /// Takes what waits. Where several came together lately, the others are as good as
     /// here: they are waited for, since a commit costs the same for one as for many.
     fn gather(&self, waiting: &Receiver<Box<dyn Job>>, group: &mut Vec<Box<dyn Job>>) {
+        let mut until = None;
         while group.len() < GROUP_MAX {
             let next = match waiting.try_recv() {
                 Ok(job) => Ok(job),
-                Err(_) if group.len() < self.usual => waiting.recv_timeout(LINGER),
+                Err(_) if group.len() < self.usual => {
+                    let now = Instant::now();
+                    let left = *until.get_or_insert(now + LINGER_MAX) - now;
+                    waiting.recv_timeout(LINGER.min(left))
+                }
                 Err(_) => return,
             };
             match next {
@@ -161,5 +165,7 @@ fn fault(error: &rusqlite::Error) -> Fault {
 
 /// `design.md` asks for at most 64 operations, or two milliseconds, a commit.
 const GROUP_MAX: usize = 64;
+/// How long the first of a group waits for all others together.
+const LINGER_MAX: Duration = Duration::from_millis(2);
 /// How long one is waited for that came together with others lately.
 const LINGER: Duration = Duration::from_micros(200);

@@ -74,6 +74,7 @@ impl Seed {
             holds: matches!(state, State::Completed | State::Unknown),
             status: (state == State::Completed).then_some(201),
             attempts: attempts(nth),
+            fingerprint: None,
             captured: captured_text(&[("job".to_owned(), format!("j-{nth}"))]),
             answer: None,
             ttl: DAY,

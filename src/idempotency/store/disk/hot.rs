@@ -40,9 +40,12 @@ impl Cache {
         None
     }
 
+    /// Keeps an answer, where it is small enough, and it is known what it answers.
     pub(super) fn insert(&self, id: RecordId, hot: Hot) {
         let size = hot.done.record.as_ref().map(Record::size);
-        if size.is_some_and(|size| size <= self.one_max) {
+        // What was asked may become known later: it is the file that is told of it.
+        let is_known = hot.done.fingerprint.is_some();
+        if is_known && size.is_some_and(|size| size <= self.one_max) {
             self.answers.insert(id, hot);
         }
     }

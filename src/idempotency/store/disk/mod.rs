@@ -5,10 +5,11 @@
 //! touch the disk. All else the file says, in the same operation that claims the key.
 
 mod hot;
+mod owed;
 mod rows;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -24,11 +25,12 @@ use crate::idempotency::key::Key;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::claim::Name;
 use crate::idempotency::store::disk::hot::{Cache, Hot};
+use crate::idempotency::store::disk::owed::{Debt, Due, Owed};
 use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
     Asked, Claim, Completed, Open, Reserved, Settlement, Store, Waiter, ledger,
 };
-use crate::journal::key::{Found, Reserve, Settle, Settled};
+use crate::journal::key::{Found, Reserve, Settled};
 use crate::journal::moment::micros;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal};
@@ -43,8 +45,7 @@ struct Inner {
     flights: DashMap<RecordId, Flight>,
     hot: Cache,
     epochs: AtomicU64,
-    /// Ends that the file did not take: they are written when it does again.
-    owed: Mutex<Vec<(Name, Settle)>>,
+    owed: Owed,
 }
 
 /// An exchange under way.
@@ -53,6 +54,18 @@ struct Flight {
     epoch: u64,
     exchange: ExchangeId,
     progress: watch::Receiver<Progress>,
+    /// Whether the key was opened since: what was read of it before is not kept.
+    is_stale: bool,
+}
+
+/// What asking for a key's place in the air comes to.
+enum Begun {
+    /// It was free; whether the key is, the file says.
+    Claim(Claim),
+    /// What is known of the key without the file.
+    Known(Reserved),
+    /// The file is behind: this comes first.
+    Owed(Debt),
 }
 
 impl Disk {
@@ -65,7 +78,7 @@ impl Disk {
             flights: DashMap::new(),
             hot: Cache::new(hot_max),
             epochs,
-            owed: Mutex::default(),
+            owed: Owed::default(),
         }))
     }
 
@@ -75,9 +88,16 @@ impl Disk {
     }
 
     pub(super) async fn reserve(&self, store: &Store, asked: &Asked) -> Result<Reserved, Failure> {
-        let claim = match self.begin(store, asked) {
-            Ok(claim) => claim,
-            Err(known) => return Ok(known),
+        let claim = loop {
+            match self.begin(store, asked) {
+                Begun::Claim(claim) => break claim,
+                Begun::Known(known) => return Ok(known),
+                Begun::Owed(debt) => {
+                    if let Err(fault) = self.pay(&debt).await {
+                        return debt.known().map(Reserved::Completed).ok_or(fault.into());
+                    }
+                }
+            }
         };
         Failpoint::BeforeReserve.pass();
         let now = self.0.journal.now();
@@ -96,7 +116,7 @@ impl Disk {
             }
             Ok(Found::Completed(done)) => {
                 let hot = rows::read(self.0.journal.bodies(), done).await;
-                self.0.hot.insert(asked.id, hot.clone());
+                self.warm(&claim.name(), || hot.clone());
                 self.ground(claim);
                 Ok(Reserved::Completed(hot.done))
             }
@@ -130,7 +150,7 @@ impl Disk {
             fingerprint: open.fingerprint.or(asked.fingerprint),
             ..asked.clone()
         };
-        let Ok(claim) = self.begin(store, &asked) else { return Ok(None) };
+        let Begun::Claim(claim) = self.begin(store, &asked) else { return Ok(None) };
         // From here on it is ambiguous, and dropped it is unknown again.
         let claim = claim.again(open.age);
         let (seq, _) = open.exchange.parts();
@@ -159,59 +179,85 @@ impl Disk {
 
     pub(super) async fn settle(&self, claim: &Claim, settlement: &Settlement) {
         Failpoint::BeforeComplete.pass();
-        let ends = rows::ends(self.0.journal.bodies(), settlement).await;
-        let (seq, _) = claim.exchange().parts();
-        let settled = self.0.journal.settle(seq, claim.epoch(), ends.clone()).await;
-        if let Err(fault) = settled {
-            self.owe(claim.name(), ends, fault);
+        let name = claim.name();
+        let ends = rows::ends(self.0.journal.bodies(), settlement, claim.fingerprint()).await;
+        let (seq, _) = name.exchange.parts();
+        // Dropped on the way, the claim is abandoned, in order after this: what was
+        // written stands, and what was not is unknown.
+        match self.0.journal.settle(seq, name.epoch, ends).await {
+            Ok(Settled::WithAnswer) => {
+                let ended = self.0.journal.now();
+                self.warm(&name, || Hot {
+                    done: Completed {
+                        fingerprint: claim.fingerprint(),
+                        exchange: name.exchange,
+                        record: settlement.record.clone(),
+                        captured: settlement.captured.clone(),
+                    },
+                    ended,
+                    ttl: micros(settlement.ttl),
+                });
+            }
+            Ok(Settled::WithoutAnswer | Settled::Late) => {}
+            Err(fault) => {
+                let due = Due::End(Arc::new(settlement.clone()), claim.fingerprint());
+                self.owe(Debt { name, due }, fault);
+            }
         }
-        let kept = match settled {
-            Ok(settled) => settled == Settled::WithAnswer,
-            // Until it can be written, it is known here.
-            Err(_) => rows::ends_with_answer(settlement),
-        };
-        if kept {
-            let done = Completed {
-                fingerprint: claim.fingerprint(),
-                exchange: claim.exchange(),
-                record: settlement.record.clone(),
-                captured: settlement.captured.clone(),
-            };
-            let ended = self.0.journal.now();
-            self.0.hot.insert(claim.id(), Hot { done, ended, ttl: micros(settlement.ttl) });
-        }
-        self.land_flight(&claim.name());
+        self.land_flight(&name);
         Failpoint::AfterComplete.pass();
     }
 
     pub(super) fn abandon(&self, claim: &Claim, open: bool) {
-        let (seq, _) = claim.exchange().parts();
+        let name = claim.name();
+        let (seq, _) = name.exchange.parts();
+        let (disk, fingerprint) = (self.clone(), claim.fingerprint());
+        // It is posted in order; whoever asks next is told by the file.
         if open {
-            let ends = rows::settle_row(&Settlement::abandoned(open), None);
-            let name = claim.name();
-            // It is posted in order; whoever asks next is told by the file.
-            drop(self.0.journal.settle(seq, claim.epoch(), ends));
-            self.land_flight(&name);
+            let unknown = Settlement::abandoned(open);
+            let ends = rows::settle_row(&unknown, None, fingerprint);
+            let owe = move |settled: &Result<Settled, Fault>| {
+                if let Err(fault) = settled {
+                    let due = Due::End(Arc::new(unknown), fingerprint);
+                    disk.owe(Debt { name, due }, *fault);
+                }
+            };
+            drop(self.0.journal.settle_then((seq, name.epoch), ends, owe));
         } else {
-            self.0.journal.withdraw(seq, claim.epoch());
-            self.land_flight(&claim.name());
+            let owe = move |withdrawn: &Result<(), Fault>| {
+                if let Err(fault) = withdrawn {
+                    disk.owe(Debt { name, due: Due::Withdrawal }, *fault);
+                }
+            };
+            drop(self.0.journal.withdraw((seq, name.epoch), owe));
         }
+        self.land_flight(&name);
     }
 
     pub(super) async fn forget(&self, id: &RecordId, key: &Key) {
-        if self.0.flights.contains_key(id) {
-            return;
-        }
-        self.0.hot.remove(id);
-        if let Err(fault) = self.0.journal.forget(key.as_str(), id.0).await {
+        let (disk, id) = (self.clone(), *id);
+        self.pay_for(&id).await;
+        let forgotten = self.0.journal.forget(key.as_str(), id.0, move |forgotten| {
+            if matches!(forgotten, Ok(true)) {
+                disk.cool(&id);
+            }
+        });
+        if let Err(fault) = forgotten.await {
             tracing::debug!(%fault, "a key could not be forgotten");
         }
-        self.0.hot.remove(id);
     }
 
     pub(super) async fn sweep(&self) -> Result<(), Fault> {
-        self.pay().await;
+        self.pay_all().await;
         self.0.journal.sweep().await
+    }
+
+    /// Returns when what was handed over before is written, and what is owed as far as
+    /// the file takes it.
+    pub(super) async fn flush(&self) -> Result<(), Fault> {
+        self.0.journal.newest().await?;
+        self.pay_all().await;
+        Ok(())
     }
 
     pub(super) async fn resolve(
@@ -219,43 +265,54 @@ impl Disk {
         exchange: ExchangeId,
         verdict: Verdict,
     ) -> Result<Resolution, Fault> {
-        let resolution = self.0.journal.resolve(exchange.parts(), verdict).await?;
-        if let Resolution::Settled(resolved) = &resolution
-            && let Some(id) = resolved.id
-        {
-            self.0.hot.remove(&RecordId(id));
-        }
-        Ok(resolution)
+        self.pay_all().await;
+        let disk = self.clone();
+        let cool = move |resolution: &Result<Resolution, Fault>| {
+            if let Ok(Resolution::Settled(resolved)) = resolution
+                && let Some(id) = resolved.id
+            {
+                disk.cool(&RecordId(id));
+            }
+        };
+        self.0.journal.resolve_then(exchange.parts(), verdict, cool).await
     }
 
     pub(super) async fn free(&self, key: String) -> Result<Freed, Fault> {
-        let freed = self.0.journal.free(key).await?;
-        if let Freed::Ids(ids) = &freed {
-            for id in ids {
-                self.0.hot.remove(&RecordId(*id));
+        self.pay_all().await;
+        let disk = self.clone();
+        let cool = move |freed: &Result<Freed, Fault>| {
+            if let Ok(Freed::Ids(ids)) = freed {
+                for id in ids {
+                    disk.cool(&RecordId(*id));
+                }
             }
-        }
-        Ok(freed)
+        };
+        self.0.journal.free(key, cool).await
     }
 
-    /// Takes the key's place in the air, or says what is known of it without the file.
-    fn begin(&self, store: &Store, asked: &Asked) -> Result<Claim, Reserved> {
+    /// Takes the key's place in the air, or says what comes before that.
+    fn begin(&self, store: &Store, asked: &Asked) -> Begun {
         match self.0.flights.entry(asked.id) {
             Place::Occupied(place) => {
                 let flight = place.get();
                 let progress = flight.progress.clone();
-                Err(Reserved::InFlight(Waiter::here(flight.exchange, progress)))
+                Begun::Known(Reserved::InFlight(Waiter::here(flight.exchange, progress)))
             }
             Place::Vacant(place) => {
                 if let Some(hot) = self.0.hot.get(&asked.id, self.0.journal.now()) {
-                    return Err(Reserved::Completed(hot.done));
+                    return Begun::Known(Reserved::Completed(hot.done));
+                }
+                // Whoever owes an end says so before he gives up the place.
+                if let Some(debt) = self.0.owed.of(&asked.id) {
+                    return Begun::Owed(debt);
                 }
                 let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
                 let (sender, progress) =
                     watch::channel(Progress { fingerprint: asked.fingerprint, told: None });
-                place.insert(Flight { epoch, exchange: asked.exchange, progress });
-                let name = Name { id: asked.id, exchange: asked.exchange, epoch, shared: None };
-                Ok(Claim::fresh(store, name, sender))
+                let exchange = asked.exchange;
+                place.insert(Flight { epoch, exchange, progress, is_stale: false });
+                let name = Name { id: asked.id, exchange, epoch, shared: None };
+                Begun::Claim(Claim::fresh(store, name, sender))
             }
         }
     }
@@ -270,27 +327,60 @@ impl Disk {
         self.0.flights.remove_if(&name.id, |_, flight| flight.epoch == name.epoch);
     }
 
-    /// Remembers an end that the file did not take.
-    fn owe(&self, name: Name, ends: Settle, fault: Fault) {
-        tracing::error!(%fault, "the end of an exchange could not be written; it is tried again");
-        let mut owed = self.0.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        if owed.len() < OWED_MAX {
-            owed.push((name, ends));
+    /// Keeps in memory what this flight settled or read, unless the key was opened since.
+    fn warm(&self, name: &Name, hot: impl FnOnce() -> Hot) {
+        // The flight is held meanwhile: whoever opens the key comes before, and is seen,
+        // or after, and takes it out again.
+        if let Some(flight) = self.0.flights.get(&name.id)
+            && flight.epoch == name.epoch
+            && !flight.is_stale
+        {
+            self.0.hot.insert(name.id, hot());
         }
     }
 
-    /// Writes what is owed, as far as the file takes it.
-    async fn pay(&self) {
-        let owed = std::mem::take(&mut *self.0.owed.lock().unwrap_or_else(PoisonError::into_inner));
-        for (name, ends) in owed {
-            let (seq, _) = name.exchange.parts();
-            if self.0.journal.settle(seq, name.epoch, ends.clone()).await.is_err() {
-                let mut owed = self.0.owed.lock().unwrap_or_else(PoisonError::into_inner);
-                owed.push((name, ends));
+    /// Keeps nothing in memory of a key that was opened.
+    fn cool(&self, id: &RecordId) {
+        if let Some(mut flight) = self.0.flights.get_mut(id) {
+            flight.is_stale = true;
+        }
+        self.0.hot.remove(id);
+    }
+
+    /// Remembers an end that the file did not take.
+    fn owe(&self, debt: Debt, fault: Fault) {
+        tracing::error!(%fault, "the end of an exchange could not be written; it is tried again");
+        self.0.owed.add(debt);
+    }
+
+    /// Writes an end that is owed. Two may try at one time: the row takes one of them.
+    async fn pay(&self, debt: &Debt) -> Result<(), Fault> {
+        let journal = &self.0.journal;
+        let (seq, _) = debt.name.exchange.parts();
+        match &debt.due {
+            Due::Withdrawal => journal.withdraw((seq, debt.name.epoch), |_withdrawn| ()).await?,
+            Due::End(settlement, fingerprint) => {
+                let ends = rows::ends(journal.bodies(), settlement, *fingerprint).await;
+                journal.settle(seq, debt.name.epoch, ends).await?;
             }
+        }
+        self.0.owed.paid(&debt.name);
+        Ok(())
+    }
+
+    /// Writes what is owed for a key, if the file takes it.
+    async fn pay_for(&self, id: &RecordId) {
+        if let Some(debt) = self.0.owed.of(id)
+            && let Err(fault) = self.pay(&debt).await
+        {
+            tracing::debug!(%fault, "an end is still owed");
+        }
+    }
+
+    /// Writes all that is owed, as far as the file takes it.
+    async fn pay_all(&self) {
+        for debt in self.0.owed.all() {
+            self.pay_for(&debt.name.id).await;
         }
     }
 }
-
-/// Ends that wait for room on the disk; past it they are unknown after a restart.
-const OWED_MAX: usize = 1000;

@@ -40,16 +40,20 @@ pub(super) async fn read(bodies: &Bodies, done: Done) -> Hot {
 }
 
 /// What is written of an end; a large body is on the disk when this returns.
-pub(super) async fn ends(bodies: &Bodies, settlement: &Settlement) -> Settle {
+pub(super) async fn ends(
+    bodies: &Bodies,
+    settlement: &Settlement,
+    fingerprint: Option<Fingerprint>,
+) -> Settle {
     let record = settlement.record.as_ref().filter(|_| ends_with_answer(settlement));
-    let Some(record) = record else { return settle_row(settlement, None) };
+    let Some(record) = record else { return settle_row(settlement, None, fingerprint) };
     let body = if record.body().len() <= ROW_BODY_MAX {
         Some(At::Row(record.body().to_vec()))
     } else {
         write(bodies, record.body().clone()).await
     };
     let answer = body.map(|body| Answer { head: record.pack(), body, size: record.size() });
-    settle_row(settlement, answer)
+    settle_row(settlement, answer, fingerprint)
 }
 
 async fn write(bodies: &Bodies, body: Bytes) -> Option<At> {
@@ -64,16 +68,27 @@ async fn write(bodies: &Bodies, body: Bytes) -> Option<At> {
     }
 }
 
-pub(super) fn ends_with_answer(settlement: &Settlement) -> bool {
+/// Whether the key is answered from then on, with or without an answer that is kept.
+pub(super) fn ends_answered(settlement: &Settlement) -> bool {
+    settlement.stays && matches!(settlement.end, End::Completed | End::NotRetained)
+}
+
+fn ends_with_answer(settlement: &Settlement) -> bool {
     settlement.stays && settlement.end == End::Completed
 }
 
-pub(super) fn settle_row(settlement: &Settlement, answer: Option<Answer>) -> Settle {
+/// What is written of an end.
+pub(super) fn settle_row(
+    settlement: &Settlement,
+    answer: Option<Answer>,
+    fingerprint: Option<Fingerprint>,
+) -> Settle {
     Settle {
         state: ledger::state(settlement.end),
         holds: settlement.stays && settlement.end != End::Released,
         status: ledger::status(&settlement.attempts),
         attempts: ledger::texts(&settlement.attempts),
+        fingerprint: fingerprint.map(|fingerprint| fingerprint.0),
         captured: rows::captured_text(&settlement.captured),
         answer,
         ttl: micros(settlement.ttl),

@@ -4,9 +4,9 @@
 //! does. Two answers that are equal share one.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +36,7 @@ impl Bodies {
         if !folder.is_dir() {
             DirBuilder::new().mode(0o700).create(folder)?;
         }
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         let (path, fresh) = (folder.to_owned(), Mutex::default());
         Ok(Self(Arc::new(Folder { path, fresh })))
     }

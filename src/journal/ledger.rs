@@ -354,4 +354,4 @@ const COLUMNS: &str = "seq, instance, route, method, url, key, state, attempts, 
 /// Callers of the admin side are few.
 const IDLE_MAX: usize = 2;
 /// Notes that wait to be written; keys are claimed before them.
-const NOTES_MAX: u64 = 16_384;
+pub(super) const NOTES_MAX: u64 = 16_384;

@@ -71,10 +71,15 @@ pub(super) fn refuse_network(folder: &Path) -> Result<(), OpenFault> {
     let found = rustix::fs::statfs(folder).map_err(|error| unusable(folder, error.into()))?;
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "32 bits are told")]
     let magic = found.f_type as u32;
-    match NETWORK.iter().find(|(number, _)| *number == magic) {
-        Some((_, kind)) => Err(OpenFault::Network { folder: folder.to_owned(), kind }),
+    match network(magic) {
+        Some(kind) => Err(OpenFault::Network { folder: folder.to_owned(), kind }),
         None => Ok(()),
     }
+}
+
+/// The network file system that has this number.
+pub(super) fn network(magic: u32) -> Option<&'static str> {
+    NETWORK.iter().find(|(number, _)| *number == magic).map(|(_, kind)| *kind)
 }
 
 /// Makes the folder, where there is none, for this user alone.
@@ -89,6 +94,7 @@ pub(super) fn make_private(folder: &Path) -> io::Result<()> {
 pub(super) fn make_file(file: &Path) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(file)?;
+    fs::set_permissions(file, Permissions::from_mode(0o600))?; // whatever the umask took away
     // A power cut must not take the name of a file whose rows it leaves.
     let folders = file.ancestors().skip(1).take(2);
     for folder in folders.filter_map(|folder| File::open(folder).ok()) {

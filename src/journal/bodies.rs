@@ -3,22 +3,32 @@
 //! A file is on the disk before a row speaks of it, and goes after the last row that
 //! does. Two answers that are equal share one.
 
-use std::fs::{self, DirBuilder, File};
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
+use tokio::time::Instant;
 
 /// A digest that names a body, or what a key is found by.
 pub type Hash = [u8; 32];
 
 /// The folder of the files; a clone is the same one.
 #[derive(Clone, Debug)]
-pub struct Bodies(Arc<PathBuf>);
+pub struct Bodies(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// Files that were written lately, perhaps for a row that is not yet there, and when.
+    /// Whoever names or deletes a file holds the lock.
+    fresh: Mutex<HashMap<Hash, Instant>>,
+}
 
 impl Bodies {
     /// Opens the folder, and makes it where there is none.
@@ -26,7 +36,9 @@ impl Bodies {
         if !folder.is_dir() {
             DirBuilder::new().mode(0o700).create(folder)?;
         }
-        Ok(Self(Arc::new(folder.to_owned())))
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        let (path, fresh) = (folder.to_owned(), Mutex::default());
+        Ok(Self(Arc::new(Folder { path, fresh })))
     }
 
     /// Writes a body, and returns its name once it is on the disk.
@@ -39,18 +51,22 @@ impl Bodies {
     pub fn write(&self, body: &[u8]) -> io::Result<Hash> {
         let hash = *blake3::hash(body).as_bytes();
         let path = self.path(&hash);
-        if fs::metadata(&path).is_ok_and(|there| there.len() == body.len() as u64) {
-            // From now on it is too young to be deleted.
-            let touched = File::options().append(true).open(&path);
-            if touched.is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok()) {
+        {
+            let mut fresh = self.fresh();
+            if fs::metadata(&path).is_ok_and(|there| there.len() == body.len() as u64) {
+                fresh.insert(hash, Instant::now());
                 return Ok(hash);
             }
         }
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(self.0.as_path())?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.0.path)?;
         file.write_all(body)?;
         file.as_file().sync_all()?;
-        file.persist(&path).map_err(|failed| failed.error)?;
-        File::open(self.0.as_path())?.sync_all()?;
+        {
+            let mut fresh = self.fresh();
+            fresh.insert(hash, Instant::now());
+            file.persist(&path).map_err(|failed| failed.error)?;
+        }
+        File::open(&self.0.path)?.sync_all()?;
         Ok(hash)
     }
 
@@ -73,13 +89,11 @@ impl Bodies {
     /// A young one is left to the next start: an equal answer may be about to be kept,
     /// and its row not yet written.
     pub(super) fn drop_file(&self, hash: &Hash) {
-        let path = self.path(hash);
-        let written = fs::metadata(&path).and_then(|found| found.modified());
-        let young = written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < YOUNG));
-        if young {
+        let fresh = self.fresh();
+        if fresh.contains_key(hash) {
             return;
         }
-        if let Err(error) = fs::remove_file(path) {
+        if let Err(error) = fs::remove_file(self.path(hash)) {
             tracing::debug!(%error, "a body's file could not be deleted");
         }
     }
@@ -89,7 +103,7 @@ impl Bodies {
         &self,
         is_known: impl Fn(&Hash) -> rusqlite::Result<bool>,
     ) -> rusqlite::Result<()> {
-        let Ok(files) = fs::read_dir(self.0.as_path()) else { return Ok(()) };
+        let Ok(files) = fs::read_dir(&self.0.path) else { return Ok(()) };
         for file in files.flatten() {
             let name = file.file_name();
             let name = name.to_string_lossy();
@@ -105,8 +119,15 @@ impl Bodies {
         Ok(())
     }
 
+    /// The young ones, and the lock on all.
+    fn fresh(&self) -> MutexGuard<'_, HashMap<Hash, Instant>> {
+        let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.retain(|_, written| written.elapsed() < YOUNG);
+        fresh
+    }
+
     fn path(&self, hash: &Hash) -> PathBuf {
-        self.0.join(blake3::Hash::from_bytes(*hash).to_hex().as_str())
+        self.0.path.join(blake3::Hash::from_bytes(*hash).to_hex().as_str())
     }
 }
 
@@ -122,7 +143,7 @@ pub(super) fn is_filed(connection: &Connection, hash: &Hash) -> rusqlite::Result
 /// What is being written; a crash leaves it, and the next start deletes it.
 const UNFINISHED: &str = "unfinished-";
 /// Longer than it takes from a file's last byte to the commit of its row.
-const YOUNG: Duration = Duration::from_mins(10);
+pub(super) const YOUNG: Duration = Duration::from_mins(10);
 /// More than is ever kept, so that a file that grew by other hands is not read whole.
 const READ_MAX: u64 = 65 * 1024 * 1024;
 

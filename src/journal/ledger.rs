@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags, Row as Columns, ToSql, params};
 use serde_json::Value;
 
-use crate::journal::claims::thin;
 use crate::journal::row::{NewRow, State, key_hash, signed};
+use crate::journal::sweep::thin;
 use crate::journal::{Fault, Journal};
 
 /// One exchange, as the ledger shows it.
@@ -146,9 +146,9 @@ impl Journal {
             let row = &note.row;
             let key = (!row.key.is_empty()).then_some(&row.key);
             let hash = key.map(|key| key_hash(key));
-            connection
+            let noted = connection
                 .prepare_cached(
-                    "INSERT INTO exchanges (seq, instance, key, key_hash, holds, epoch, state, route,
+                    "INSERT OR IGNORE INTO exchanges (seq, instance, key, key_hash, holds, epoch, state, route,
                                             method, url, attempts, status, began_at, began_boot,
                                             began_up, ended_at, ended_boot, ended_up, gone_at)
                      VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
@@ -173,7 +173,7 @@ impl Journal {
                     now.up,
                     now.wall.saturating_add(ledger),
                 ])?;
-            delta.loose += 1;
+            delta.loose += i64::try_from(noted).unwrap_or(0);
             thin(connection, most, delta)
         });
         true
@@ -275,13 +275,13 @@ pub fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<En
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(before), Box::new(filter.limit)];
     if let Some(route) = &filter.route {
         values.push(Box::new(route.clone()));
-        query.push_str(&format!(" AND route = ?{}", values.len()));
+        query += &format!(" AND route = ?{}", values.len());
     }
     if let Some(key) = &filter.key {
         values.push(Box::new(key_hash(key)));
         values.push(Box::new(key.clone()));
         let nth = values.len();
-        query.push_str(&format!(" AND key_hash = ?{} AND key = ?{nth}", nth - 1));
+        query += &format!(" AND key_hash = ?{} AND key = ?{nth}", nth - 1);
     }
     match filter.state {
         None => {}
@@ -290,7 +290,7 @@ pub fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<En
         Some(State::Unknown) => query.push_str(" AND state = 2"),
         Some(state @ (State::Completed | State::Released | State::Failed)) => {
             values.push(Box::new(state));
-            query.push_str(&format!(" AND state = ?{}", values.len()));
+            query += &format!(" AND state = ?{}", values.len());
         }
     }
     query.push_str(" ORDER BY seq DESC LIMIT ?2");
@@ -328,7 +328,7 @@ fn entry(row: &Columns<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// What [`Settle::attempts`](super::claims::Settle) and [`Note::attempts`] hold.
+/// What [`Settle::attempts`](super::key::Settle) and [`Note::attempts`] hold.
 pub fn attempts(text: &str) -> Vec<Attempt> {
     let all: Vec<Value> = serde_json::from_str(&format!("[{text}]")).unwrap_or_default();
     let read = |value: &Value| {
@@ -366,4 +366,4 @@ const COLUMNS: &str = "seq, instance, route, method, url, key, state, attempts, 
 /// Callers of the admin side are few.
 const IDLE_MAX: usize = 2;
 /// Notes that wait to be written; keys are claimed before them.
-const NOTES_MAX: usize = 16_384;
+pub(super) const NOTES_MAX: usize = 16_384;

@@ -2,8 +2,8 @@
 //!
 //! One thread writes it. What is asked of it while it commits is committed together
 //! the next time, so that many exchanges share one commit; whoever asks is answered
-//! after the commit, never before. [`claims`] has the transitions of a key,
-//! [`ledger`] what was tried, to be read; [`schema`] the tables and what is wrong with
+//! after the commit, never before. [`claims`] has the transitions of a key, [`key`] its
+//! words, [`ledger`] what was tried, to be read; [`schema`] the tables and what is wrong with
 //! a file that cannot be trusted.
 //!
 //! # Invariants
@@ -15,14 +15,17 @@
 //! - It holds numbers, texts and bytes of others; what they mean is said elsewhere.
 
 pub mod bodies;
-pub mod claims;
+mod claims;
+mod held;
+pub mod key;
 pub mod ledger;
 pub mod moment;
+pub mod orphans;
 mod queue;
 pub mod resolve;
 pub mod row;
 pub mod schema;
-pub mod sweep;
+mod sweep;
 mod writer;
 
 use std::path::PathBuf;
@@ -182,8 +185,22 @@ impl Journal {
         &self,
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
     ) -> Pending<T> {
+        self.submit_then(act, |_result| ())
+    }
+
+    /// As [`submit`](Self::submit); after the commit, and before anybody hears of it,
+    /// `then` is called with what came of it, in the order of the commits.
+    pub(crate) fn submit_then<T: Send + 'static>(
+        &self,
+        act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send + 'static,
+        then: impl FnOnce(&Result<T, Fault>) + Send + 'static,
+    ) -> Pending<T> {
         let (tell, told) = oneshot::channel();
-        self.0.jobs.push(Box::new(Work::new(act, Some(tell))), Urgency::Now);
+        let work = Work::new(act, |result| {
+            then(&result);
+            drop(tell.send(result)); // whoever waited may have left
+        });
+        self.0.jobs.push(Box::new(work), Urgency::Now);
         Box::pin(heard(told))
     }
 
@@ -212,7 +229,7 @@ impl Journal {
         &self,
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<()> + Send + 'static,
     ) {
-        self.0.jobs.push(Box::new(Work::new(act, None)), Urgency::Later);
+        self.0.jobs.push(Box::new(Work::new(act, drop)), Urgency::Later);
     }
 
     /// How many operations wait.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::failpoint::Failpoint;
 use crate::journal::bodies::Hash;
-use crate::journal::claims::loosen;
+use crate::journal::held::loosen;
 use crate::journal::row::{State, key_hash, signed};
 use crate::journal::{Delta, Fault, Journal, Moment};
 
@@ -63,32 +63,52 @@ impl Journal {
         (seq, instance): (u64, u32),
         verdict: Verdict,
     ) -> Result<Resolution, Fault> {
-        let (now, ledger) = (self.now(), self.0.options.ledger_micros);
-        self.submit(move |connection, delta| {
-            resolve(connection, (seq, instance), verdict, (now, ledger), delta)
-        })
-        .await
+        self.resolve_then((seq, instance), verdict, |_resolution| ()).await
     }
 
-    /// Opens a key, in every scope that has it, unless it is in flight or unknown.
+    /// As [`resolve`](Self::resolve); `then` is told what came of it, waited for or not.
+    pub(crate) async fn resolve_then(
+        &self,
+        (seq, instance): (u64, u32),
+        verdict: Verdict,
+        then: impl FnOnce(&Result<Resolution, Fault>) + Send + 'static,
+    ) -> Result<Resolution, Fault> {
+        let (now, ledger) = (self.now(), self.0.options.ledger_micros);
+        let act = move |connection: &Connection, delta: &mut Delta| {
+            resolve(connection, (seq, instance), verdict, (now, ledger), delta)
+        };
+        self.submit_then(act, then).await
+    }
+
+    /// Opens a key, in every scope that has it, unless it is in flight or unknown. `then`
+    /// is told which it was, waited for or not.
     ///
     /// # Errors
     ///
     /// A [`Fault`]: it is as it was.
-    pub async fn free(&self, key: String) -> Result<Freed, Fault> {
+    ///
+    /// # Cancel safety
+    ///
+    /// It is done whether or not anybody waits for it.
+    pub async fn free(
+        &self,
+        key: String,
+        then: impl FnOnce(&Result<Freed, Fault>) + Send + 'static,
+    ) -> Result<Freed, Fault> {
         let (now, ledger) = (self.now(), self.0.options.ledger_micros);
-        self.submit(move |connection, delta| {
+        let act = move |connection: &Connection, delta: &mut Delta| {
             let rows = holders(connection, &key)?;
             let busy = |(_, _, state): &&(i64, Hash, State)| *state != State::Completed;
             if let Some((_, _, state)) = rows.iter().find(busy) {
                 return Ok(Freed::Busy(*state));
             }
             for (seq, ..) in &rows {
-                loosen(connection, seq.cast_unsigned(), Some(now.wall + ledger), delta)?;
+                let until = now.wall.saturating_add(ledger);
+                loosen(connection, seq.cast_unsigned(), (now, until), delta)?;
             }
             Ok(Freed::Ids(rows.into_iter().map(|(_, id, _)| id).collect()))
-        })
-        .await
+        };
+        self.submit_then(act, then).await
     }
 }
 
@@ -134,7 +154,7 @@ fn resolve(
         )?
         .execute(params![signed(seq), state, keep, now.wall + keep, now.wall, now.boot, now.up])?;
     if verdict == Verdict::Absent && holds {
-        loosen(connection, seq, Some(now.wall + ledger), delta)?;
+        loosen(connection, seq, (now, now.wall.saturating_add(ledger)), delta)?;
     }
     Failpoint::InResolve.pass();
     Ok(Resolution::Settled(Resolved { id: id.filter(|_| holds), shared_epoch, keep }))

@@ -80,7 +80,7 @@ pub(crate) fn key_hash(key: &str) -> i64 {
     digest.as_bytes().first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
 }
 
-/// SQLite counts in signed numbers; names run on in both.
+/// `SQLite` counts in signed numbers; names run on in both.
 pub(crate) fn signed(number: u64) -> i64 {
     number.cast_signed()
 }

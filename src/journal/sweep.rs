@@ -4,8 +4,8 @@ use rusqlite::{Connection, params};
 
 use crate::failpoint::Failpoint;
 use crate::journal::bodies::{Hash, is_filed};
-use crate::journal::claims::{drop_answer, loosen};
-use crate::journal::row::State;
+use crate::journal::held::{drop_answer, loosen};
+use crate::journal::row::{State, signed};
 use crate::journal::{Delta, Fault, Journal, Moment};
 
 impl Journal {
@@ -29,7 +29,9 @@ impl Journal {
                 Ok((answers.looked_at.max(keys), files))
             });
             let (looked_at, files) = swept.await?;
-            files.iter().for_each(|hash| self.bodies().drop_file(hash));
+            for hash in &files {
+                self.bodies().drop_file(hash);
+            }
             if looked_at < CHUNK {
                 break;
             }
@@ -43,27 +45,45 @@ struct Answers {
     files: Vec<Hash>,
 }
 
+/// What a row of an answer is due for.
+enum Due {
+    /// Its time is over.
+    Answer,
+    /// It was dropped before, and its file is still there.
+    FileAlone,
+    /// The wall clock was set: its time comes in so many microseconds.
+    Later(i64),
+}
+
 /// Drops answers whose time is over by the clock that can be relied on.
 fn answers(connection: &Connection, now: Moment, delta: &mut Delta) -> rusqlite::Result<Answers> {
     let mut due = connection.prepare_cached(
-        "SELECT answers.seq, file, ended_at, ended_boot, ended_up, ttl
-         FROM answers JOIN exchanges USING (seq)
+        "SELECT answers.seq, file, size, ended_at, ended_boot, ended_up, ttl
+         FROM answers LEFT JOIN exchanges USING (seq)
          WHERE kept_until <= ?1 ORDER BY kept_until LIMIT ?2",
     )?;
     let due = due.query_map(params![now.wall, CHUNK], |row| {
-        let ended = Moment { wall: row.get(2)?, boot: row.get(3)?, up: row.get(4)? };
-        let over = ended.least_age(now) >= row.get(5)?;
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Hash>>(1)?, over, ended))
+        let (seq, file) = (row.get::<_, i64>(0)?, row.get::<_, Option<Hash>>(1)?);
+        if row.get::<_, i64>(2)? == 0 {
+            return Ok((seq, file, Due::FileAlone));
+        }
+        let ended = Moment { wall: row.get(3)?, boot: row.get(4)?, up: row.get(5)? };
+        let left = row.get::<_, i64>(6)? - ended.least_age(now);
+        Ok((seq, file, if left <= 0 { Due::Answer } else { Due::Later(left) }))
     })?;
     let due = due.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut files = Vec::new();
-    for (seq, file, over, _) in &due {
-        if *over {
-            drop_answer(connection, seq.cast_unsigned(), delta)?;
-            files.extend(*file);
-        } else {
-            // The wall clock was set: it is looked at again when its time may have come.
-            postpone(connection, "UPDATE answers SET kept_until = ?2 WHERE seq = ?1", *seq, now)?;
+    for (seq, file, what) in &due {
+        match what {
+            Due::Answer => drop_answer(connection, seq.cast_unsigned(), now, delta)?,
+            Due::FileAlone => {
+                connection.prepare_cached("DELETE FROM answers WHERE seq = ?1")?.execute([seq])?;
+                files.extend(*file);
+            }
+            Due::Later(left) => {
+                let later = "UPDATE answers SET kept_until = ?2 WHERE seq = ?1";
+                postpone(connection, later, *seq, (now, *left))?;
+            }
         }
     }
     Ok(Answers { looked_at: count(due.len()), files })
@@ -90,8 +110,8 @@ fn keys(
         let age = ended.least_age(now);
         match (holds, state) {
             (true, State::Completed) if age >= *kept => {
-                let shown_for = ledger.saturating_sub(age);
-                loosen(connection, seq.cast_unsigned(), Some(now.wall + shown_for.max(0)), delta)?;
+                let until = now.wall.saturating_add(ledger.saturating_sub(age).max(0));
+                loosen(connection, seq.cast_unsigned(), (now, until), delta)?;
             }
             (false, _) if age >= ledger => {
                 delta.loose -= 1;
@@ -101,7 +121,8 @@ fn keys(
             }
             (true, State::Completed) | (false, _) => {
                 let later = "UPDATE exchanges SET gone_at = ?2 WHERE seq = ?1";
-                postpone(connection, later, *seq, now)?;
+                let left = if *holds { *kept } else { ledger } - age;
+                postpone(connection, later, *seq, (now, left))?;
             }
             // One that holds and is not answered has no time to be past.
             (true, _) => {
@@ -113,8 +134,38 @@ fn keys(
     Ok(count(due.len()))
 }
 
-fn postpone(connection: &Connection, how: &str, seq: i64, now: Moment) -> rusqlite::Result<()> {
-    connection.prepare_cached(how)?.execute([seq, now.wall + AGAIN]).map(drop)
+/// Drops the oldest rows that close no key, a few more than came, where there are too many.
+pub(super) fn thin(
+    connection: &Connection,
+    loose_max: u64,
+    delta: &mut Delta,
+) -> rusqlite::Result<()> {
+    let loose: i64 =
+        connection.prepare_cached("SELECT loose FROM books")?.query_row([], |row| row.get(0))?;
+    let over = loose + delta.loose - signed(loose_max);
+    if over <= 0 {
+        return Ok(());
+    }
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM exchanges WHERE seq IN
+             (SELECT seq FROM exchanges WHERE holds = 0 ORDER BY seq LIMIT ?1)",
+        )?
+        .execute([over])?;
+    delta.loose -= i64::try_from(gone).unwrap_or(0);
+    Ok(())
+}
+
+/// Looks at a row again when its time may have come: not at once, where the wall clock
+/// was set forward, and not too late, where it is set back again.
+fn postpone(
+    connection: &Connection,
+    how: &str,
+    seq: i64,
+    (now, left): (Moment, i64),
+) -> rusqlite::Result<()> {
+    let again = now.wall.saturating_add(left.clamp(AGAIN_MIN, AGAIN_MAX));
+    connection.prepare_cached(how)?.execute([seq, again]).map(drop)
 }
 
 /// The files of which no row speaks any more.
@@ -137,4 +188,6 @@ const CHUNK: i64 = 200;
 /// Commits a sweep: what is left waits for the next one, some seconds later.
 const CHUNKS_MAX: usize = 100;
 /// After the wall clock was set, in microseconds.
-const AGAIN: i64 = 60_000_000;
+const AGAIN_MIN: i64 = 60_000_000;
+/// A million rows that are looked at once an hour cost nothing.
+const AGAIN_MAX: i64 = 3_600_000_000;

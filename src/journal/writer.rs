@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::oneshot;
 
 use crate::journal::queue::Queue;
 use crate::journal::{Books, Delta, Fault, OpenFault};
@@ -18,23 +17,24 @@ pub(super) trait Job: Send {
     fn tell(self: Box<Self>, fault: Option<Fault>);
 }
 
-/// An operation, what it came to, and who waits for that.
-pub(super) struct Work<T, F> {
+/// An operation, what it came to, and what is done with that.
+pub(super) struct Work<T, F, G> {
     act: F,
     value: Option<T>,
-    tell: Option<oneshot::Sender<Result<T, Fault>>>,
+    tell: G,
 }
 
-impl<T, F> Work<T, F> {
-    pub(super) fn new(act: F, tell: Option<oneshot::Sender<Result<T, Fault>>>) -> Self {
+impl<T, F, G> Work<T, F, G> {
+    pub(super) fn new(act: F, tell: G) -> Self {
         Self { act, value: None, tell }
     }
 }
 
-impl<T, F> Job for Work<T, F>
+impl<T, F, G> Job for Work<T, F, G>
 where
     T: Send,
     F: FnMut(&Connection, &mut Delta) -> rusqlite::Result<T> + Send,
+    G: FnOnce(Result<T, Fault>) + Send,
 {
     fn run(&mut self, connection: &Connection, delta: &mut Delta) -> rusqlite::Result<()> {
         self.value = Some((self.act)(connection, delta)?);
@@ -43,9 +43,7 @@ where
 
     fn tell(self: Box<Self>, fault: Option<Fault>) {
         let Self { value, tell, .. } = *self;
-        let Some(tell) = tell else { return };
-        let result = fault.map_or_else(|| value.ok_or(Fault::Unwritable), Err);
-        drop(tell.send(result)); // whoever waited may have left
+        tell(fault.map_or_else(|| value.ok_or(Fault::Unwritable), Err));
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Method;
 use rustix::process::Signal;
 use samekey::exchange::id::ExchangeId;
-use samekey::journal::claims::{Found, Reserve, Settle, Settled};
+use samekey::journal::key::{Found, Reserve, Settle, Settled};
 use samekey::journal::ledger::{Attempt, Note, captured_text, written};
 use samekey::journal::{Clock, Durability, Journal, Moment, NewRow, Options, State};
 use serde_json::{Value, json};
@@ -74,6 +74,7 @@ impl Seed {
             holds: matches!(state, State::Completed | State::Unknown),
             status: (state == State::Completed).then_some(201),
             attempts: attempts(nth),
+            fingerprint: None,
             captured: captured_text(&[("job".to_owned(), format!("j-{nth}"))]),
             answer: None,
             ttl: DAY,

@@ -18,7 +18,7 @@ pub(super) type Make = fn(u64) -> Made;
 /// A store, and what goes with it.
 pub(super) struct Made {
     store: Store,
-    _folder: Option<tempfile::TempDir>,
+    pub(super) folder: Option<tempfile::TempDir>,
     /// A second, or what stands for one where time cannot be advanced.
     second: Duration,
     /// Where goes on what nobody waits for.
@@ -51,14 +51,14 @@ fn clock() -> Clock {
 
 pub(super) fn in_memory(bytes_max: u64) -> Made {
     let store = Store::Memory(Memory::new(bytes_max, clock()));
-    Made { store, _folder: None, second: SECOND, tasks: TaskTracker::new() }
+    Made { store, folder: None, second: SECOND, tasks: TaskTracker::new() }
 }
 
 pub(super) fn on_disk(bytes_max: u64) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = journal(folder.path(), bytes_max, clock());
     let store = Store::Disk(Disk::new(journal, 1 << 20, 0));
-    Made { store, _folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
+    Made { store, folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
 }
 
 /// As [`on_disk`], with nothing in memory: every answer is read from the file.
@@ -66,7 +66,7 @@ pub(super) fn cold(bytes_max: u64) -> Made {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = journal(folder.path(), bytes_max, clock());
     let store = Store::Disk(Disk::new(journal, 0, 0));
-    Made { store, _folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
+    Made { store, folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
 }
 
 fn journal(folder: &std::path::Path, bytes_max: u64, clock: Clock) -> Journal {
@@ -144,11 +144,11 @@ async fn check_shared(local: Make) {
     let made = async || {
         let tasks = TaskTracker::new();
         server.command(&["FLUSHALL"]).await;
-        let Made { store, _folder, .. } = local(ROOMY);
+        let Made { store, folder, .. } = local(ROOMY);
         let (redis, metrics) = (server.owner(1).await, crate::metrics::Metrics::new());
         let with = (tasks.clone(), metrics);
         let store = Store::Shared(Shared::new(store, redis, OnFailure::Refuse, with));
-        Made { store, _folder, second: Duration::from_millis(100), tasks }
+        Made { store, folder, second: Duration::from_millis(100), tasks }
     };
     each_transition(made().await).await;
     an_unsettled_claim(made().await).await;

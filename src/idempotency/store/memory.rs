@@ -200,7 +200,9 @@ impl Memory {
         if let Some((_, state)) = held.iter().find(busy) {
             return Freed::Busy(*state);
         }
-        held.iter().for_each(|(id, _)| self.forget(id));
+        for (id, _) in &held {
+            self.forget(id);
+        }
         let mut ids: Vec<_> = held.into_iter().map(|(id, _)| id.0).collect();
         ids.sort_unstable();
         ids.dedup();

@@ -347,9 +347,12 @@ impl Store {
 
     /// Returns when all that was handed over before is as durable as the store is.
     pub async fn flush(&self) {
-        if let Some(journal) = self.journal()
-            && let Err(fault) = journal.flush().await
-        {
+        let flushed = match self {
+            Self::Memory(_) => Ok(()),
+            Self::Disk(disk) => disk.flush().await,
+            Self::Shared(shared) => return Box::pin(shared.local().flush()).await,
+        };
+        if let Err(fault) = flushed {
             tracing::warn!(%fault, "the journal could not be brought to its end");
         }
     }

@@ -1,14 +1,20 @@
 //! The tables, and what is wrong with a file that cannot be trusted.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+mod file;
 
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+
+pub use file::passing;
 
 use crate::journal::ledger::Readers;
 use crate::journal::row::State;
+use crate::journal::schema::file::{
+    is_missing_or_empty, make_file, make_private, refuse_network, whole,
+};
 use crate::journal::{Bodies, Delta, Durability, Moment, Options};
 
 /// Why a journal could not be opened.
@@ -112,20 +118,48 @@ fn open_file(folder: &Path, durability: Durability) -> Result<(Connection, PathB
     if fresh {
         make_file(&file).map_err(|error| unusable(&file, error))?;
     } else {
-        whole(&file)?;
+        whole(&file, &log)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&file, flags).map_err(|error| failed(&error))?;
+    // Whatever is refused is left as it was found: its log is not written back.
+    keep_log(&connection, true).map_err(|error| failed(&error))?;
+    connection.busy_timeout(BUSY_FOR).map_err(|error| failed(&error))?;
+    owned(&connection, &file)?;
     set_up(&connection, durability).map_err(|error| failed(&error))?;
     if !fresh {
         check(&connection, &file)?;
     }
+    keep_log(&connection, false).map_err(|error| failed(&error))?;
     Ok((connection, file))
 }
 
-/// What every connection to the file is told.
+fn keep_log(connection: &Connection, keeps: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keeps).map(drop)
+}
+
+/// Refuses a file of another program, or of a later version.
+fn owned(connection: &Connection, file: &Path) -> Result<(), OpenFault> {
+    let stated = |name| connection.pragma_query_value::<i64, _>(None, name, |row| row.get(0));
+    let read = || -> rusqlite::Result<(i64, i64, i64)> {
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        let tables = connection.query_row(tables, [], |row| row.get(0))?;
+        Ok((stated("application_id")?, stated("user_version")?, tables))
+    };
+    let (application, format, tables) = read().map_err(|error| damaged(file, &error))?;
+    let fresh = (application, format, tables) == (0, 0, 0);
+    if !fresh && application != APPLICATION {
+        let why = "it belongs to another program".to_owned();
+        return Err(OpenFault::Damaged { file: file.to_owned(), why });
+    }
+    if format > FORMAT.into() {
+        return Err(OpenFault::Later { file: file.to_owned(), found: format });
+    }
+    Ok(())
+}
+
+/// What the connection that writes is told.
 fn set_up(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_FOR)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match durability {
@@ -139,40 +173,6 @@ fn set_up(connection: &Connection, durability: Durability) -> rusqlite::Result<(
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // A checksum is not kept a page; a cell that points out of its page is noticed.
     connection.pragma_update(None, "cell_size_check", true)
-}
-
-/// The header says how many pages there are: a file that is shorter was cut.
-fn whole(file: &Path) -> Result<(), OpenFault> {
-    let mut head = [0; 100];
-    let read = || -> io::Result<u64> {
-        use std::io::Read as _;
-        let mut open = fs::File::open(file)?;
-        open.read_exact(&mut head)?;
-        Ok(open.metadata()?.len())
-    };
-    let length = { read }().map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            OpenFault::Damaged { file: file.to_owned(), why: "it is cut short".to_owned() }
-        }
-        _ => unusable(file, error),
-    })?;
-    let says = |why: &str| OpenFault::Damaged { file: file.to_owned(), why: why.to_owned() };
-    if !head.starts_with(b"SQLite format 3\0") {
-        return Err(says("it is no SQLite file"));
-    }
-    let number = |at: usize| -> u64 {
-        let four = head.get(at..at + 4).and_then(|four| four.first_chunk::<4>());
-        four.map_or(0, |four| u32::from_be_bytes(*four).into())
-    };
-    let page = match number(16) >> 16 {
-        1 => 65_536,
-        size => size,
-    };
-    // Bytes 24 and 92 agree where the page count at 28 is to be believed.
-    if number(24) == number(92) && number(28).saturating_mul(page) > length {
-        return Err(says("it is cut short"));
-    }
-    Ok(())
 }
 
 /// A small file is read whole. A large one would delay the start: its rows that matter
@@ -199,17 +199,8 @@ fn first_line(text: &str) -> String {
 /// Brings the tables to this version's format, each step in a transaction of its own.
 fn migrate(connection: &mut Connection, file: &Path) -> Result<(), OpenFault> {
     let fault = |error: rusqlite::Error| damaged(file, &error);
-    let stated = |name| connection.pragma_query_value::<i64, _>(None, name, |row| row.get(0));
-    let (application, mut format) =
-        (stated("application_id").map_err(fault)?, stated("user_version").map_err(fault)?);
-    let fresh = application == 0 && format == 0;
-    if !fresh && application != APPLICATION {
-        let why = "it belongs to another program".to_owned();
-        return Err(OpenFault::Damaged { file: file.to_owned(), why });
-    }
-    if format > FORMAT {
-        return Err(OpenFault::Later { file: file.to_owned(), found: format });
-    }
+    let format = connection.pragma_query_value::<i64, _>(None, "user_version", |row| row.get(0));
+    let mut format = format.map_err(fault)?;
     for step in STEPS.iter().skip(usize::try_from(format).unwrap_or(0)) {
         format += 1;
         let upgrade = |connection: &mut Connection| -> rusqlite::Result<()> {
@@ -254,44 +245,6 @@ fn recover(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn refuse_network(folder: &Path) -> Result<(), OpenFault> {
-    match NETWORK.iter().find(|(number, _)| Some(*number) == magic(folder)) {
-        Some((_, kind)) => Err(OpenFault::Network { folder: folder.to_owned(), kind }),
-        None => Ok(()),
-    }
-}
-
-/// What kind of file system a folder is on.
-fn magic(folder: &Path) -> Option<u32> {
-    let found = rustix::fs::statfs(folder).ok()?;
-    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "32 bits are told")]
-    Some(found.f_type as u32)
-}
-
-/// What a folder is on, where that does not last as long as a disk does: memory, or the
-/// layer of a container that goes with it.
-pub fn passing(folder: &Path) -> Option<&'static str> {
-    PASSING.iter().find(|(number, _)| Some(*number) == magic(folder)).map(|(_, kind)| *kind)
-}
-
-fn make_private(folder: &Path) -> io::Result<()> {
-    if !folder.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    fs::set_permissions(folder, Permissions::from_mode(0o700))
-}
-
-/// The log and the index beside it take the file's mode over.
-fn make_file(file: &Path) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(file).map(drop)
-}
-
-fn is_missing_or_empty(file: &Path) -> bool {
-    fs::metadata(file).map_or(true, |found| found.len() == 0)
-}
-
 fn unusable(path: &Path, error: io::Error) -> OpenFault {
     OpenFault::Unusable { path: path.to_owned(), error }
 }
@@ -324,9 +277,9 @@ const BODIES: &str = "bodies";
 /// "SMKY": whose file it is.
 const APPLICATION: i64 = 0x534d_4b59;
 /// The format that this version writes: how many steps lead to it.
-const FORMAT: i64 = STEPS.len() as i64;
+const FORMAT: u32 = 1;
 /// Each step from one format to the next; what is released is never changed.
-const STEPS: [&str; 1] = [include_str!("format1.sql")];
+const STEPS: [&str; FORMAT as usize] = [include_str!("format1.sql")];
 /// Versions before it can lose a write-ahead log's reset: sqlite.org/wal.html, "The
 /// WAL-reset bug", fixed in 3.51.3.
 const LIBRARY_MIN: i32 = 3_051_003;
@@ -345,25 +298,5 @@ const CHECKED_WHOLE: i64 = 64 * 1024 * 1024;
 /// Reads every row that is in flight or unknown, by the index and from the table.
 const CHECK_OPEN_ROWS: &str =
     "SELECT 'ok' FROM (SELECT count(url) FROM exchanges WHERE state IN (0, 2))";
-/// statfs(2), linux/magic.h: locks and shared memory maps do not reach other machines,
-/// and cached pages may be lost (sqlite.org/wal.html, "all processes on one host").
-const NETWORK: [(u32, &str); 9] = [
-    (0x6969, "NFS"),
-    (0x517b, "SMB"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB2"),
-    (0x5346_414f, "AFS"),
-    (0x6b41_4653, "AFS"),
-    (0x00c3_6400, "Ceph"),
-    (0x0bd0_0bd0, "Lustre"),
-    (0x0102_1997, "9P"),
-];
-/// The same table: what is gone with the machine's power, or with a container.
-const PASSING: [(u32, &str); 3] = [
-    (0x0102_1994, "tmpfs"),
-    (0x8584_58f6, "ramfs"),
-    (0x794c_7630, "overlayfs, which goes with its container"),
-];
-
 #[cfg(test)]
 mod tests;

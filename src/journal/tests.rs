@@ -1,1 +1,0 @@
-//! What the journal's tests start from.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
 use crate::admin::Books;
 use crate::config::{self, Config};
 use crate::idempotency::Commons;
@@ -19,12 +21,13 @@ use crate::journal::{Clock, Fault, Journal, OpenFault, Options, State};
 use crate::route::Route;
 
 /// The store of this replica alone, and the newest name in it.
-pub(super) async fn store(config: &Config) -> Result<(Store, u64), Unusable> {
+pub(super) async fn store(config: &Config, tasks: &TaskTracker) -> Result<(Store, u64), Unusable> {
     let state = &config.state;
     if state.journal == config::Journal::Memory {
         return Ok((Store::Memory(Memory::new(state.max_size, Clock::System)), 0));
     }
     let journal = Journal::open(options(config))?;
+    journal.tell_in(tasks);
     let (newest, epoch) = journal.newest().await?;
     Ok((Store::Disk(Disk::new(journal, state.hot_memory, epoch)), newest))
 }

@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 pub use bodies::Bodies;
 pub use moment::{Clock, Moment};
@@ -42,7 +43,7 @@ use queue::{Queue, Urgency};
 pub use row::{NewRow, State};
 pub use schema::OpenFault;
 use schema::Opened;
-use writer::{Job, Work};
+use writer::{Job, Teller, Work};
 
 /// What a commit survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,7 @@ pub struct Journal(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     jobs: Arc<Queue<Box<dyn Job>>>,
+    teller: Arc<Teller>,
     books: Arc<Books>,
     readers: ledger::Readers,
     bodies: Bodies,
@@ -137,8 +139,17 @@ impl Journal {
         let books = Arc::new(Books::default());
         books.add(delta);
         let jobs = Arc::new(Queue::new());
-        writer::start(connection, jobs.clone(), books.clone())?;
-        Ok(Self(Arc::new(Inner { jobs, books, readers, bodies, boot, options })))
+        let teller = Arc::new(Teller::default());
+        writer::start(connection, jobs.clone(), (books.clone(), teller.clone()))?;
+        Ok(Self(Arc::new(Inner { jobs, teller, books, readers, bodies, boot, options })))
+    }
+
+    /// Tells those who wait in a task of this tracker, which is woken once a commit; until
+    /// it is called they are told from the thread that writes.
+    pub fn tell_in(&self, tasks: &TaskTracker) {
+        if let Some(telling) = self.0.teller.listen() {
+            tasks.spawn(telling);
+        }
     }
 
     /// What is in it.

@@ -1,9 +1,10 @@
 //! The one thread that writes: takes what waits, commits it together, then answers.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::{Connection, ErrorCode};
+use tokio::sync::mpsc;
 
 use crate::journal::queue::Queue;
 use crate::journal::{Books, Delta, Fault, OpenFault};
@@ -47,13 +48,51 @@ where
     }
 }
 
+/// A job that is over, and how it went.
+type Over = (Box<dyn Job>, Option<Fault>);
+
+/// Where those who wait are told: in the runtime, once somebody there offered to.
+///
+/// Told from the writer's thread, each of them would wake the runtime by itself; told
+/// there, a commit wakes it once.
+#[derive(Debug, Default)]
+pub(super) struct Teller(OnceLock<mpsc::UnboundedSender<Vec<Over>>>);
+
+impl Teller {
+    /// Tells in this task from now on; it ends with the last handle to the journal.
+    pub(super) fn listen(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (over, mut told) = mpsc::unbounded_channel();
+        self.0.set(over).ok()?;
+        Some(async move {
+            while let Some(group) = told.recv().await {
+                tell(group);
+            }
+        })
+    }
+
+    fn tell(&self, group: Vec<Over>) {
+        let unheard = match self.0.get() {
+            None => group,
+            Some(over) => match over.send(group) {
+                Ok(()) => return,
+                Err(mpsc::error::SendError(group)) => group, // that runtime has ended
+            },
+        };
+        tell(unheard);
+    }
+}
+
+fn tell(group: Vec<Over>) {
+    group.into_iter().for_each(|(job, fault)| job.tell(fault));
+}
+
 /// Starts the thread; it ends when nobody can ask any more.
 pub(super) fn start(
     connection: Connection,
     waiting: Arc<Queue<Box<dyn Job>>>,
-    books: Arc<Books>,
+    (books, teller): (Arc<Books>, Arc<Teller>),
 ) -> Result<(), OpenFault> {
-    let writer = Writer { connection, books };
+    let writer = Writer { connection, books, teller };
     let thread = std::thread::Builder::new().name("journal".to_owned());
     let started = thread.spawn(move || writer.run(&waiting));
     started.map(drop).map_err(OpenFault::Thread)
@@ -62,33 +101,35 @@ pub(super) fn start(
 struct Writer {
     connection: Connection,
     books: Arc<Books>,
+    teller: Arc<Teller>,
 }
 
 impl Writer {
     fn run(self, waiting: &Queue<Box<dyn Job>>) {
         let mut usual = 0;
-        while let Some(mut group) = waiting.take(usual) {
+        while let Some(group) = waiting.take(usual) {
             usual = group.len();
-            self.commit(&mut group);
+            self.teller.tell(self.commit(group));
         }
         // A file that is closed well needs no recovery; one that is not is recovered.
         drop(self.connection.close());
     }
 
-    fn commit(&self, group: &mut Vec<Box<dyn Job>>) {
-        match self.together(group) {
-            Ok(()) => group.drain(..).for_each(|job| job.tell(None)),
+    fn commit(&self, mut group: Vec<Box<dyn Job>>) -> Vec<Over> {
+        match self.together(&mut group) {
+            Ok(()) => group.into_iter().map(|job| (job, None)).collect(),
             // Perhaps one of them spoilt it for all: each has a commit of its own, so that
             // what frees room still succeeds where there is none.
             Err(_) if group.len() > 1 => {
-                for job in group.drain(..) {
+                let alone = group.into_iter().map(|job| {
                     let mut alone = [job];
                     let fault = self.together(&mut alone).err();
                     let [job] = alone;
-                    job.tell(fault);
-                }
+                    (job, fault)
+                });
+                alone.collect()
             }
-            Err(fault) => group.drain(..).for_each(|job| job.tell(Some(fault))),
+            Err(fault) => group.into_iter().map(|job| (job, Some(fault))).collect(),
         }
     }
 

@@ -16,8 +16,9 @@ pub(super) type Make = fn(u64) -> Made;
 
 /// A store, and what goes with it.
 pub(super) struct Made {
-    store: Store,
-    pub(super) folder: Option<tempfile::TempDir>,
+    pub(super) store: Store,
+    folder: Option<tempfile::TempDir>,
+    clock: Clock,
     /// A second, or what stands for one where time cannot be advanced.
     second: Duration,
 }
@@ -30,6 +31,21 @@ impl Made {
         } else {
             tokio::time::sleep(time).await;
         }
+    }
+}
+
+impl Made {
+    /// Goes on with what a `kill -9` leaves on the disk. Whoever held a claim holds it in
+    /// a process that is no more.
+    pub(super) async fn kill(&mut self) {
+        self.settle_down().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let before = self.folder.as_ref().expect("it is on disk").path().join("journal");
+        crate::journal::tests::copy(&before, &folder.path().join("journal"));
+        let journal = journal(folder.path(), ROOMY, self.clock);
+        let (_, epoch) = journal.newest().await.expect("it works");
+        self.store = Store::Disk(Disk::new(journal, 1 << 20, epoch));
+        self.folder = Some(folder);
     }
 }
 
@@ -47,23 +63,24 @@ fn clock() -> Clock {
 }
 
 pub(super) fn in_memory(bytes_max: u64) -> Made {
-    let store = Store::Memory(Memory::new(bytes_max, clock()));
-    Made { store, folder: None, second: SECOND }
+    let clock = clock();
+    let store = Store::Memory(Memory::new(bytes_max, clock));
+    Made { store, folder: None, clock, second: SECOND }
 }
 
 pub(super) fn on_disk(bytes_max: u64) -> Made {
-    let folder = tempfile::tempdir().expect("a folder");
-    let journal = journal(folder.path(), bytes_max, clock());
+    let (folder, clock) = (tempfile::tempdir().expect("a folder"), clock());
+    let journal = journal(folder.path(), bytes_max, clock);
     let store = Store::Disk(Disk::new(journal, 1 << 20, 0));
-    Made { store, folder: Some(folder), second: SECOND }
+    Made { store, folder: Some(folder), clock, second: SECOND }
 }
 
 /// As [`on_disk`], with nothing in memory: every answer is read from the file.
 pub(super) fn cold(bytes_max: u64) -> Made {
-    let folder = tempfile::tempdir().expect("a folder");
-    let journal = journal(folder.path(), bytes_max, clock());
+    let (folder, clock) = (tempfile::tempdir().expect("a folder"), clock());
+    let journal = journal(folder.path(), bytes_max, clock);
     let store = Store::Disk(Disk::new(journal, 0, 0));
-    Made { store, folder: Some(folder), second: SECOND }
+    Made { store, folder: Some(folder), clock, second: SECOND }
 }
 
 fn journal(folder: &std::path::Path, bytes_max: u64, clock: Clock) -> Journal {
@@ -132,11 +149,11 @@ async fn check_shared(local: Make) {
     let tasks = tokio_util::task::TaskTracker::new();
     let made = async || {
         server.command(&["FLUSHALL"]).await;
-        let Made { store, folder, .. } = local(ROOMY);
+        let Made { store, folder, clock, .. } = local(ROOMY);
         let (redis, metrics) = (server.owner(1).await, crate::metrics::Metrics::new());
         let with = (tasks.clone(), metrics);
         let store = Store::Shared(Shared::new(store, redis, OnFailure::Refuse, with));
-        Made { store, folder, second: Duration::from_millis(100) }
+        Made { store, folder, clock, second: Duration::from_millis(100) }
     };
     each_transition(made().await).await;
     an_unsettled_claim(made().await).await;

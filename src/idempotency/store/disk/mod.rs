@@ -384,3 +384,6 @@ impl Disk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Ends that the file did not take: they are written before anybody claims their key.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
@@ -13,7 +14,11 @@ use crate::idempotency::store::{Completed, Record, Settlement};
 
 /// Ends that are owed to the file, one a key.
 #[derive(Debug, Default)]
-pub(super) struct Owed(DashMap<RecordId, Debt>);
+pub(super) struct Owed {
+    ends: DashMap<RecordId, Debt>,
+    /// Bytes of the answers among them.
+    bytes: AtomicU64,
+}
 
 /// One end that the file did not take.
 #[derive(Clone, Debug)]
@@ -34,33 +39,39 @@ pub(super) enum Due {
 impl Owed {
     /// Remembers an end, where there is room; past it, it is unknown to whoever asks next.
     pub(super) fn add(&self, mut debt: Debt) {
-        let room = BYTES_MAX.saturating_sub(self.0.iter().map(|debt| debt.bytes()).sum());
-        if debt.bytes() > room {
+        if self.bytes.load(Ordering::Relaxed) + debt.bytes() > BYTES_MAX {
             debt.drop_answer();
         }
-        let is_full = self.0.len() >= ENDS_MAX;
-        match self.0.entry(debt.name.id) {
+        let (is_full, bytes) = (self.ends.len() >= ENDS_MAX, debt.bytes());
+        match self.ends.entry(debt.name.id) {
             // A late owner's end is nothing beside that of the life that came after.
-            Place::Occupied(place) if place.get().name.epoch > debt.name.epoch => {}
-            Place::Occupied(mut place) => drop(place.insert(debt)),
-            Place::Vacant(_) if is_full => {}
+            Place::Occupied(place) if place.get().name.epoch > debt.name.epoch => return,
+            Place::Occupied(mut place) => {
+                let before = place.insert(debt);
+                self.bytes.fetch_sub(before.bytes(), Ordering::Relaxed);
+            }
+            Place::Vacant(_) if is_full => return,
             Place::Vacant(place) => drop(place.insert(debt)),
         }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// What is owed for a key.
     pub(super) fn of(&self, id: &RecordId) -> Option<Debt> {
-        self.0.get(id).map(|debt| debt.clone())
+        self.ends.get(id).map(|debt| debt.clone())
     }
 
     /// All that is owed.
     pub(super) fn all(&self) -> Vec<Debt> {
-        self.0.iter().map(|debt| debt.clone()).collect()
+        self.ends.iter().map(|debt| debt.clone()).collect()
     }
 
     /// Notes that one was written.
     pub(super) fn paid(&self, name: &Name) {
-        self.0.remove_if(&name.id, |_, debt| debt.name.epoch == name.epoch);
+        let same = |_: &RecordId, debt: &mut Debt| debt.name.epoch == name.epoch;
+        if let Some((_, debt)) = self.ends.remove_if_mut(&name.id, same) {
+            self.bytes.fetch_sub(debt.bytes(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -78,7 +89,7 @@ impl Debt {
         }
     }
 
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         match &self.due {
             Due::Withdrawal => 0,
             Due::End(settlement, _) => settlement.record.as_ref().map_or(0, Record::size),
@@ -94,6 +105,6 @@ impl Debt {
 }
 
 /// Ends that wait for the disk: a minute of a busy sidecar.
-const ENDS_MAX: usize = 10_000;
+pub(super) const ENDS_MAX: usize = 10_000;
 /// Bytes of the answers among them: past it, an end is kept without its answer.
-const BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(super) const BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -6,9 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::time::Instant;
 
-use super::contract::{
-    KEEP_KEY, Made, Make, ROOMY, TTL, asked, in_memory, on_disk, print, settlement,
-};
+use super::made::{KEEP_KEY, Made, Make, ROOMY, TTL, asked, in_memory, on_disk, print, settlement};
 use super::*;
 
 #[test]
@@ -92,10 +90,8 @@ impl Model {
         for state in self.states.values_mut() {
             let State::InFlight { landed, .. } = *state else { continue };
             let (since, kept) = (Instant::now(), KEEP_KEY);
-            *state = match landed {
-                true => State::Completed { has_record: false, since, kept },
-                false => State::Unknown,
-            };
+            let answered = State::Completed { has_record: false, since, kept };
+            *state = if landed { answered } else { State::Unknown };
         }
     }
 }

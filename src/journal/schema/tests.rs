@@ -202,7 +202,7 @@ async fn nobody_else_may_read_it() {
     for folder in [&folder, &folder.join(BODIES)] {
         for file in fs::read_dir(folder).expect("a folder").flatten() {
             let path = file.path();
-            assert!(path.is_dir() || mode(&path) & 0o077 == 0, "{path:?}");
+            assert!(path.is_dir() || mode(&path) % 0o100 == 0, "{path:?}");
         }
     }
     assert_eq!(mode(&folder.join(FILE)), 0o600);

@@ -89,7 +89,7 @@ impl Debt {
         }
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         match &self.due {
             Due::Withdrawal => 0,
             Due::End(settlement, _) => settlement.record.as_ref().map_or(0, Record::size),
@@ -105,6 +105,70 @@ impl Debt {
 }
 
 /// Ends that wait for the disk: a minute of a busy sidecar.
-pub(super) const ENDS_MAX: usize = 10_000;
+const ENDS_MAX: usize = 10_000;
 /// Bytes of the answers among them: past it, an end is kept without its answer.
-pub(super) const BYTES_MAX: u64 = 64 * 1024 * 1024;
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::exchange::trail::End;
+    use crate::idempotency::store::made::{exchange, settlement};
+
+    /// An end that is owed for the nth key, with an answer of so many bytes.
+    fn debt(n: u64, bytes: usize, epoch: u64) -> Debt {
+        let answer = Record::new(StatusCode::OK, &HeaderMap::new(), Bytes::from(vec![0; bytes]));
+        let id = RecordId(*blake3::hash(&n.to_be_bytes()).as_bytes());
+        let name = Name { id, exchange: exchange(), epoch, shared: None };
+        let settlement = Settlement { record: Some(answer), ..settlement(End::Completed) };
+        Debt { name, due: Due::End(Arc::new(settlement), None) }
+    }
+
+    fn has_answer(owed: &Owed, debt: &Debt) -> Option<bool> {
+        let known = owed.of(&debt.name.id)?.known().expect("it is answered");
+        Some(known.record.is_some())
+    }
+
+    #[test]
+    fn so_many_ends_are_owed_and_no_more() {
+        let owed = Owed::default();
+        for n in 1..ENDS_MAX as u64 {
+            owed.add(debt(n, 0, 1));
+        }
+        let (at, over) = (debt(1 << 32, 0, 1), debt(1 << 33, 0, 1));
+        owed.add(at.clone());
+        owed.add(over.clone());
+        assert_eq!((has_answer(&owed, &at), has_answer(&owed, &over)), (Some(true), None));
+        owed.paid(&at.name);
+        owed.add(over.clone());
+        assert_eq!(has_answer(&owed, &over), Some(true));
+    }
+
+    #[test]
+    fn so_many_bytes_of_answers_are_owed_and_no_more() {
+        let one = debt(1, 0, 1).bytes();
+        let most = usize::try_from(BYTES_MAX - 2 * one).expect("it fits");
+        for (more, is_kept) in [(0, true), (1, false)] {
+            let owed = Owed::default();
+            let (first, second) = (debt(1, most / 2, 1), debt(2, most - most / 2 + more, 1));
+            owed.add(first.clone());
+            owed.add(second.clone());
+            assert_eq!(has_answer(&owed, &first), Some(true));
+            assert_eq!(has_answer(&owed, &second), Some(is_kept), "its end is kept in any case");
+        }
+    }
+
+    #[test]
+    fn a_late_owners_end_is_owed_by_nobody() {
+        let owed = Owed::default();
+        let (late, current) = (debt(1, 10, 1), debt(1, 20, 2));
+        owed.add(current.clone());
+        owed.add(late.clone());
+        assert_eq!(owed.of(&late.name.id).map(|debt| debt.name.epoch), Some(2));
+        owed.paid(&late.name);
+        assert!(owed.of(&current.name.id).is_some(), "nor is it paid with another's");
+    }
+}

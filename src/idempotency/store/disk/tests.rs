@@ -3,16 +3,11 @@
 use std::pin::pin;
 use std::sync::mpsc;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::HeaderMap;
 
 use super::*;
 use crate::exchange::trail::{End, Outcome};
-use crate::idempotency::store::Record;
-use crate::idempotency::store::contract::{
-    Made, ROOMY, asked, cold, exchange, id, on_disk, print, settlement,
-};
+use crate::idempotency::store::made::{Made, ROOMY, asked, cold, id, on_disk, print, settlement};
 use crate::journal::State;
 
 impl Made {
@@ -352,58 +347,4 @@ async fn what_was_asked_is_found_though_it_became_known_after_the_answer() {
     assert_eq!(told().await, None);
     identify(print(1));
     assert_eq!(told().await, Some(print(1)));
-}
-
-/// An end that is owed for the nth key, with an answer of so many bytes.
-fn debt(n: u64, bytes: usize, epoch: u64) -> Debt {
-    let answer = Record::new(StatusCode::OK, &HeaderMap::new(), Bytes::from(vec![0; bytes]));
-    let id = RecordId(*blake3::hash(&n.to_be_bytes()).as_bytes());
-    let name = Name { id, exchange: exchange(), epoch, shared: None };
-    let settlement = Settlement { record: Some(answer), ..settlement(End::Completed) };
-    Debt { name, due: Due::End(Arc::new(settlement), None) }
-}
-
-fn has_answer(owed: &Owed, debt: &Debt) -> Option<bool> {
-    let known = owed.of(&debt.name.id)?.known().expect("it is answered");
-    Some(known.record.is_some())
-}
-
-#[test]
-fn so_many_ends_are_owed_and_no_more() {
-    let owed = Owed::default();
-    for n in 1..owed::ENDS_MAX as u64 {
-        owed.add(debt(n, 0, 1));
-    }
-    let (at, over) = (debt(1 << 32, 0, 1), debt(1 << 33, 0, 1));
-    owed.add(at.clone());
-    owed.add(over.clone());
-    assert_eq!((has_answer(&owed, &at), has_answer(&owed, &over)), (Some(true), None));
-    owed.paid(&at.name);
-    owed.add(over.clone());
-    assert_eq!(has_answer(&owed, &over), Some(true));
-}
-
-#[test]
-fn so_many_bytes_of_answers_are_owed_and_no_more() {
-    let one = debt(1, 0, 1).bytes();
-    let most = usize::try_from(owed::BYTES_MAX - 2 * one).expect("it fits");
-    for (more, is_kept) in [(0, true), (1, false)] {
-        let owed = Owed::default();
-        let (first, second) = (debt(1, most / 2, 1), debt(2, most - most / 2 + more, 1));
-        owed.add(first.clone());
-        owed.add(second.clone());
-        assert_eq!(has_answer(&owed, &first), Some(true));
-        assert_eq!(has_answer(&owed, &second), Some(is_kept), "its end is kept in any case");
-    }
-}
-
-#[test]
-fn a_late_owners_end_is_owed_by_nobody() {
-    let owed = Owed::default();
-    let (late, current) = (debt(1, 10, 1), debt(1, 20, 2));
-    owed.add(current.clone());
-    owed.add(late.clone());
-    assert_eq!(owed.of(&late.name.id).map(|debt| debt.name.epoch), Some(2));
-    owed.paid(&late.name);
-    assert!(owed.of(&current.name.id).is_some(), "nor is it paid with another's");
 }

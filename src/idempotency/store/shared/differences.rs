@@ -1,0 +1,110 @@
+//! What holds where this replica and the coordinator know different things of a key.
+
+use crate::exchange::Failure;
+use crate::exchange::id::ExchangeId;
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::scope::RecordId;
+use crate::idempotency::store::redis::{self, Imposed, Peek, Taken};
+use crate::idempotency::store::shared::Shared;
+use crate::idempotency::store::{Asked, Claim, Completed, Open, Reserved, Store};
+use crate::journal::resolve::Verdict;
+
+impl Shared {
+    /// What a key comes to that another replica, or another life of this one, has.
+    pub(super) async fn taken(&self, claim: Claim, taken: Taken) -> Result<Reserved, Failure> {
+        let (epoch, exchange, fingerprint) = (taken.epoch, taken.exchange, taken.fingerprint);
+        match taken.state {
+            redis::State::InFlight => Ok(Reserved::InFlight(self.waits_for(claim.id(), &taken))),
+            redis::State::Completed { record, captured, at: _ } => {
+                Ok(Reserved::Completed(Completed { fingerprint, exchange, record, captured }))
+            }
+            redis::State::Unknown => {
+                // It is written down here too: whoever is told of it can read of it, and
+                // settle it, where they were told.
+                let age = self.age(taken.first_sent_wall_micros);
+                let own = claim.exchange();
+                let mut claim = claim;
+                self.share(&mut claim, epoch);
+                if let Some(fingerprint) = fingerprint {
+                    self.0.local.identify(&claim.name(), fingerprint);
+                }
+                let local_epoch = claim.epoch();
+                claim.unknown_elsewhere().await;
+                tracing::info!(exchange = %own, "another replica left an outcome unknown");
+                Ok(Reserved::Unknown(Open {
+                    fingerprint,
+                    exchange: own,
+                    age,
+                    epoch: local_epoch,
+                    shared: Some(epoch),
+                }))
+            }
+        }
+    }
+
+    /// Sets what is unknown here against what is known there.
+    pub(super) async fn compare(
+        &self,
+        store: &Store,
+        open: Open,
+        asked: &Asked,
+    ) -> Result<Reserved, Failure> {
+        let here = open.shared.unwrap_or(0);
+        let Some(peek) = self.heard("shared_peek", self.0.redis.peek(asked.id).await) else {
+            return Ok(Reserved::Unknown(open));
+        };
+        match peek {
+            Peek::Resolved { epoch } if epoch > here => {
+                // Somebody said elsewhere that nothing was done.
+                self.resolve_here(open.exchange, Verdict::Absent).await?;
+                Box::pin(self.reserve(store, asked)).await
+            }
+            Peek::Absent | Peek::Resolved { .. } => {
+                let shared = self.impose(asked.id, &open, asked.fingerprint).await;
+                Ok(Reserved::Unknown(Open { shared: shared.or(open.shared), ..open }))
+            }
+            Peek::Taken(taken) if taken.epoch >= here => match taken.state {
+                redis::State::InFlight => Ok(Reserved::InFlight(self.waits_for(asked.id, &taken))),
+                redis::State::Completed { record, captured, at: _ } => {
+                    self.resolve_here(open.exchange, Verdict::Landed).await?;
+                    let (fingerprint, exchange) = (taken.fingerprint, taken.exchange);
+                    Ok(Reserved::Completed(Completed { fingerprint, exchange, record, captured }))
+                }
+                redis::State::Unknown => {
+                    let there = self.age(taken.first_sent_wall_micros);
+                    // Of two ages the greater one, and none where one cannot be told.
+                    let age = open.age.zip(there).map(|(here, there)| here.max(there));
+                    Ok(Reserved::Unknown(Open { age, shared: Some(taken.epoch), ..open }))
+                }
+            },
+            Peek::Taken(_) => Ok(Reserved::Unknown(open)),
+        }
+    }
+
+    /// Writes down there what is unknown here; returns which life of the key it is then.
+    async fn impose(
+        &self,
+        id: RecordId,
+        open: &Open,
+        fingerprint: Option<Fingerprint>,
+    ) -> Option<u64> {
+        let age = open.age.unwrap_or_default();
+        let first_sent = self.now().saturating_sub(u64::try_from(age.as_micros()).unwrap_or(0));
+        let imposed = Imposed {
+            epoch: open.shared,
+            exchange: open.exchange,
+            fingerprint: open.fingerprint.or(fingerprint),
+            first_sent_wall_micros: first_sent,
+            answered: None,
+        };
+        self.heard("shared_impose", self.0.redis.impose(id, imposed).await)?;
+        match self.heard("shared_peek", self.0.redis.peek(id).await)? {
+            Peek::Taken(taken) => Some(taken.epoch),
+            Peek::Absent | Peek::Resolved { .. } => None,
+        }
+    }
+
+    async fn resolve_here(&self, exchange: ExchangeId, verdict: Verdict) -> Result<(), Failure> {
+        self.0.local.resolve(exchange, verdict).await.map(drop).map_err(Failure::from)
+    }
+}

@@ -154,7 +154,7 @@ async fn sizes(wishes: &Wishes) -> Result<(), Fault> {
         let fresh = claimed(&store, keys).await?;
         say(&format!(
             "| {keys} | {:.1} | {:.0} | {:.1} | {cold:.1} | {fresh:.1} |",
-            count(size) / 1048576.0,
+            count(size) / 1_048_576.0,
             started.as_secs_f64() * 1e3,
             count(memory) / 1024.0,
         ))?;
@@ -182,7 +182,7 @@ async fn fill(store: &Store, keys: u64) -> Result<(), Fault> {
     for lane in 0..LANES {
         let (store, names) = (store.clone(), names.clone());
         fillers.spawn(async move {
-            for nth in (lane..keys).step_by(LANES as usize) {
+            for nth in (u64::from(lane)..keys).step_by(LANES as usize) {
                 let Reserved::Claimed(mut claim) = store.reserve(&asked(&names, nth)).await? else {
                     return Err("it was taken".into());
                 };
@@ -285,5 +285,5 @@ fn pss_kib() -> Result<u64, Fault> {
     Ok(value.ok_or("no Pss in smaps_rollup")?.parse()?)
 }
 
-const LANES: u64 = 64;
+const LANES: u32 = 64;
 const LOOKS: u64 = 2000;

@@ -172,7 +172,6 @@ fn lose(connection: &Connection, holder: &Holder, now: Moment) -> rusqlite::Resu
 }
 
 /// Ends a claim; false where it is no longer this owner's.
-
 pub(super) fn end(
     connection: &Connection,
     (seq, epoch): (u64, u64),

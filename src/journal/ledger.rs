@@ -271,29 +271,31 @@ pub fn open(file: &Path) -> rusqlite::Result<Connection> {
 /// When they cannot be read.
 pub fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Entry>> {
     let before = filter.before.map_or(i64::MAX, signed);
-    let mut query = format!("SELECT {COLUMNS} FROM exchanges WHERE seq < ?1");
+    let mut wanted = vec!["seq < ?1".to_owned()];
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(before), Box::new(filter.limit)];
     if let Some(route) = &filter.route {
         values.push(Box::new(route.clone()));
-        query += &format!(" AND route = ?{}", values.len());
+        wanted.push(format!("route = ?{}", values.len()));
     }
     if let Some(key) = &filter.key {
         values.push(Box::new(key_hash(key)));
         values.push(Box::new(key.clone()));
         let nth = values.len();
-        query += &format!(" AND key_hash = ?{} AND key = ?{nth}", nth - 1);
+        wanted.push(format!("key_hash = ?{} AND key = ?{nth}", nth - 1));
     }
     match filter.state {
         None => {}
         // Written out, so that the index of those alone serves.
-        Some(State::InFlight) => query.push_str(" AND state = 0"),
-        Some(State::Unknown) => query.push_str(" AND state = 2"),
+        Some(State::InFlight) => wanted.push("state = 0".to_owned()),
+        Some(State::Unknown) => wanted.push("state = 2".to_owned()),
         Some(state @ (State::Completed | State::Released | State::Failed)) => {
             values.push(Box::new(state));
-            query += &format!(" AND state = ?{}", values.len());
+            wanted.push(format!("state = ?{}", values.len()));
         }
     }
-    query.push_str(" ORDER BY seq DESC LIMIT ?2");
+    let wanted = wanted.join(" AND ");
+    let query =
+        format!("SELECT {COLUMNS} FROM exchanges WHERE {wanted} ORDER BY seq DESC LIMIT ?2");
     let mut statement = connection.prepare(&query)?;
     let rows = statement.query_map(rusqlite::params_from_iter(values), entry)?;
     rows.collect()

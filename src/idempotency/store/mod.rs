@@ -29,6 +29,8 @@ mod waiter;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod made;
+#[cfg(test)]
 mod model;
 
 use std::time::Duration;

@@ -6,9 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::time::Instant;
 
-use super::contract::{
-    KEEP_KEY, Made, Make, ROOMY, TTL, asked, in_memory, on_disk, print, settlement,
-};
+use super::made::{KEEP_KEY, Made, Make, ROOMY, TTL, asked, in_memory, on_disk, print, settlement};
 use super::*;
 
 #[test]
@@ -19,6 +17,13 @@ fn memory_does_what_the_model_does() {
 #[test]
 fn disk_does_what_the_model_does() {
     check(on_disk, 60);
+}
+
+/// Killed at any step, and started again on what it left.
+#[test]
+fn disk_does_what_the_model_does_through_crashes() {
+    let step = prop_oneof![8 => step(), 1 => Just(Step::Crash)];
+    check_steps(on_disk, 60, step);
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +37,16 @@ enum Step {
     Pass(Duration),
     Sweep,
     Forget(u8),
+    /// The head of a good answer has come.
+    Land(u8),
+    /// The process is killed, and another one goes on.
+    Crash,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    InFlight { ambiguous_before: bool },
-    Completed { has_record: bool, since: Instant },
+    InFlight { ambiguous_before: bool, landed: bool },
+    Completed { has_record: bool, since: Instant, kept: Duration },
     Unknown,
 }
 
@@ -52,29 +61,38 @@ impl Model {
     /// The state of a key, once time has had its way with it.
     fn state(&mut self, n: u8) -> Option<State> {
         let state = *self.states.get(&n)?;
-        let State::Completed { has_record, since } = state else { return Some(state) };
-        if since.elapsed() >= TTL + KEEP_KEY {
+        let State::Completed { has_record, since, kept } = state else { return Some(state) };
+        if since.elapsed() >= kept {
             self.states.remove(&n);
             return None;
         }
-        Some(State::Completed { has_record: has_record && since.elapsed() < TTL, since })
+        Some(State::Completed { has_record: has_record && since.elapsed() < TTL, since, kept })
     }
 
     fn claim(&mut self, n: u8, ambiguous_before: bool) {
-        self.states.insert(n, State::InFlight { ambiguous_before });
+        self.states.insert(n, State::InFlight { ambiguous_before, landed: false });
         *self.lives.entry(n).or_default() += 1;
     }
 
     fn end(&mut self, n: u8, end: End) {
-        let since = Instant::now();
+        let (since, kept) = (Instant::now(), TTL + KEEP_KEY);
+        let completed = |has_record| State::Completed { has_record, since, kept };
         match end {
-            End::Completed => self.states.insert(n, State::Completed { has_record: true, since }),
-            End::NotRetained => {
-                self.states.insert(n, State::Completed { has_record: false, since })
-            }
+            End::Completed => self.states.insert(n, completed(true)),
+            End::NotRetained => self.states.insert(n, completed(false)),
             End::Unknown => self.states.insert(n, State::Unknown),
             End::Released => self.states.remove(&n),
         };
+    }
+
+    /// Nobody knows of what was in flight, but what had landed was answered.
+    fn crash(&mut self) {
+        for state in self.states.values_mut() {
+            let State::InFlight { landed, .. } = *state else { continue };
+            let (since, kept) = (Instant::now(), KEEP_KEY);
+            let answered = State::Completed { has_record: false, since, kept };
+            *state = if landed { answered } else { State::Unknown };
+        }
     }
 }
 
@@ -122,7 +140,7 @@ impl Play {
     fn abandon(&mut self, n: u8, sending: bool) {
         let Some(mut claim) = self.claims.remove(&n) else { return };
         let before =
-            matches!(self.model.state(n), Some(State::InFlight { ambiguous_before: true }));
+            matches!(self.model.state(n), Some(State::InFlight { ambiguous_before: true, .. }));
         if sending {
             claim.begin_sending();
         }
@@ -140,6 +158,19 @@ impl Play {
                     claim.settle(settlement(end)).await;
                     self.model.end(n, end);
                 }
+            }
+            Step::Land(n) => {
+                if let Some(claim) = self.claims.get(&n) {
+                    claim.land(http::StatusCode::CREATED, KEEP_KEY);
+                    if let Some(State::InFlight { landed, .. }) = self.model.states.get_mut(&n) {
+                        *landed = true;
+                    }
+                }
+            }
+            Step::Crash => {
+                self.store.kill().await;
+                self.claims.clear();
+                self.model.crash();
             }
             Step::Pass(time) => tokio::time::advance(time).await,
             Step::Sweep => {
@@ -177,10 +208,10 @@ async fn forget(store: &Store, n: u8) {
     store.forget(&asked.id, &asked.key).await;
 }
 
-fn check(make: Make, cases: u32) {
+fn step() -> impl Strategy<Value = Step> {
     let ends = vec![End::Completed, End::NotRetained, End::Released, End::Unknown];
     let key = || 0..KEYS;
-    let step = prop_oneof![
+    prop_oneof![
         6 => key().prop_map(Step::Reserve),
         3 => (key(), prop::sample::select(ends)).prop_map(|(n, end)| Step::Settle(n, end)),
         2 => (key(), any::<bool>()).prop_map(|(n, sending)| Step::Abandon(n, sending)),
@@ -188,7 +219,15 @@ fn check(make: Make, cases: u32) {
         1 => prop::sample::select(vec![TTL / 2, TTL, KEEP_KEY / 2, KEEP_KEY]).prop_map(Step::Pass),
         1 => Just(Step::Sweep),
         1 => key().prop_map(Step::Forget),
-    ];
+        1 => key().prop_map(Step::Land),
+    ]
+}
+
+fn check(make: Make, cases: u32) {
+    check_steps(make, cases, step());
+}
+
+fn check_steps(make: Make, cases: u32, step: impl Strategy<Value = Step>) {
     let mut runner = TestRunner::new(Config::with_cases(cases));
     let held = runner.run(&prop::collection::vec(step, 0..60), |script| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();

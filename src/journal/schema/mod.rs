@@ -200,9 +200,8 @@ fn first_line(text: &str) -> String {
 fn migrate(connection: &mut Connection, file: &Path) -> Result<(), OpenFault> {
     let fault = |error: rusqlite::Error| damaged(file, &error);
     let format = connection.pragma_query_value::<i64, _>(None, "user_version", |row| row.get(0));
-    let mut format = format.map_err(fault)?;
-    for step in STEPS.iter().skip(usize::try_from(format).unwrap_or(0)) {
-        format += 1;
+    let format = usize::try_from(format.map_err(fault)?).unwrap_or(0);
+    for (format, step) in (1_u32..).zip(STEPS).skip(format) {
         let upgrade = |connection: &mut Connection| -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             transaction.execute_batch(step)?;

@@ -86,6 +86,18 @@ async fn a_file_of_a_later_version_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_file_that_is_refused_is_not_written_back() {
+    let scene = Scene::new();
+    let later = scene.journal.submit(|file, _| file.pragma_update(None, "user_version", 2));
+    later.await.expect("it is written");
+    let kept = tempfile::tempdir().expect("a folder");
+    let folder = kept.path().join("journal");
+    copy(&scene.folder, &folder);
+    assert!(!contents(&log_of(&folder.join(FILE))).is_empty(), "a log, and all of it in there");
+    assert!(matches!(refused(&folder), OpenFault::Later { found: 2, .. }));
+}
+
+#[tokio::test]
 async fn a_file_of_another_program_is_refused() {
     let (_kept, folder, file) = closed().await;
     sql(&file, "PRAGMA application_id = 7");
@@ -202,7 +214,7 @@ async fn nobody_else_may_read_it() {
     for folder in [&folder, &folder.join(BODIES)] {
         for file in fs::read_dir(folder).expect("a folder").flatten() {
             let path = file.path();
-            assert!(path.is_dir() || mode(&path) & 0o077 == 0, "{path:?}");
+            assert!(path.is_dir() || mode(&path) % 0o100 == 0, "{path:?}");
         }
     }
     assert_eq!(mode(&folder.join(FILE)), 0o600);

@@ -57,9 +57,9 @@ async fn hand_over(scene: &Scene, step: Step, tasks: &mut tokio::task::JoinSet<(
             drop(journal.settle(seq, seq, end));
         }
         Step::Resume(seq) => {
-            tasks.spawn(async move {
-                journal.resume(seq, seq, seq).await.unwrap_or_default();
-            });
+            tasks.spawn(
+                async move { journal.resume(seq, seq, seq).await.map_or((), |_resumed| ()) },
+            );
         }
         Step::Forget(n) => drop(journal.forget(&key(n), id(n), |_| ())),
         Step::Free(n) => {
@@ -74,7 +74,7 @@ async fn hand_over(scene: &Scene, step: Step, tasks: &mut tokio::task::JoinSet<(
             file.execute("INSERT INTO books (keys) VALUES (NULL)", []).map(drop)
         })),
         Step::Sweep => {
-            tasks.spawn(async move { journal.sweep().await.unwrap_or_default() });
+            tasks.spawn(async move { journal.sweep().await.expect("it is swept") });
         }
         Step::Pass(time) => pass(time).await,
     }

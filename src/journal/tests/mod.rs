@@ -97,6 +97,10 @@ impl Scene {
         }
     }
 
+    pub(super) async fn is_unknown(&self, n: u64, by: u64) {
+        assert_eq!(self.unknown(n, by).await.holder.seq, n);
+    }
+
     pub(super) async fn shown(&self, n: u64) -> Option<Entry> {
         self.journal.show(n, INSTANCE).await.expect("it is read")
     }

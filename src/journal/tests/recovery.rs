@@ -32,7 +32,7 @@ async fn what_was_unknown_before_a_crash_is_unknown_for_ever_after() {
         let now = Moment { boot, ..after(START, boot * 10 * LEDGER) };
         scene = scene.killed(now).await;
         scene.journal.sweep().await.expect("it is swept");
-        drop(scene.unknown(1, 100).await);
+        scene.is_unknown(1, 100).await;
     }
 }
 
@@ -50,7 +50,7 @@ async fn an_answer_whose_head_had_come_is_answered_and_not_retained() {
     assert!(done.answer.is_none());
     assert_eq!((done.ended, done.ttl, done.keep), (crash, 0, KEEP));
     assert_eq!(scene.shown(1).await.and_then(|entry| entry.status), Some(201));
-    drop(scene.unknown(2, 12).await); // the head was that of another life
+    scene.is_unknown(2, 12).await; // the head was that of another life
     for (left, is_known) in [(KEEP - 1, true), (1, false)] {
         pass(left).await;
         scene.journal.sweep().await.expect("it is swept");
@@ -159,6 +159,6 @@ async fn keys_that_may_be_taken_over_are_those_of_the_window() {
     // Nobody can ask for the third any more: its row stays as long as the ledger does.
     assert_eq!(scene.count("sum(seq) FROM exchanges WHERE holds = 0"), 3);
     assert_eq!(scene.state(3).await, Some(State::Unknown));
-    drop(scene.unknown(4, 14).await);
+    scene.is_unknown(4, 14).await;
     scene.books_are_true().await;
 }

@@ -94,7 +94,7 @@ impl Disk {
                 Begun::Known(known) => return Ok(known),
                 Begun::Owed(debt) => {
                     if let Err(fault) = self.pay(&debt).await {
-                        return debt.known().map(Reserved::Completed).ok_or(fault.into());
+                        return debt.known().map(Reserved::Completed).ok_or_else(|| fault.into());
                     }
                 }
             }
@@ -384,3 +384,6 @@ impl Disk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Ends that the file did not take: they are written before anybody claims their key.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
@@ -13,7 +14,11 @@ use crate::idempotency::store::{Completed, Record, Settlement};
 
 /// Ends that are owed to the file, one a key.
 #[derive(Debug, Default)]
-pub(super) struct Owed(DashMap<RecordId, Debt>);
+pub(super) struct Owed {
+    ends: DashMap<RecordId, Debt>,
+    /// Bytes of the answers among them.
+    bytes: AtomicU64,
+}
 
 /// One end that the file did not take.
 #[derive(Clone, Debug)]
@@ -34,33 +39,39 @@ pub(super) enum Due {
 impl Owed {
     /// Remembers an end, where there is room; past it, it is unknown to whoever asks next.
     pub(super) fn add(&self, mut debt: Debt) {
-        let room = BYTES_MAX.saturating_sub(self.0.iter().map(|debt| debt.bytes()).sum());
-        if debt.bytes() > room {
+        if self.bytes.load(Ordering::Relaxed) + debt.bytes() > BYTES_MAX {
             debt.drop_answer();
         }
-        let is_full = self.0.len() >= ENDS_MAX;
-        match self.0.entry(debt.name.id) {
+        let (is_full, bytes) = (self.ends.len() >= ENDS_MAX, debt.bytes());
+        match self.ends.entry(debt.name.id) {
             // A late owner's end is nothing beside that of the life that came after.
-            Place::Occupied(place) if place.get().name.epoch > debt.name.epoch => {}
-            Place::Occupied(mut place) => drop(place.insert(debt)),
-            Place::Vacant(_) if is_full => {}
+            Place::Occupied(place) if place.get().name.epoch > debt.name.epoch => return,
+            Place::Occupied(mut place) => {
+                let before = place.insert(debt);
+                self.bytes.fetch_sub(before.bytes(), Ordering::Relaxed);
+            }
+            Place::Vacant(_) if is_full => return,
             Place::Vacant(place) => drop(place.insert(debt)),
         }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// What is owed for a key.
     pub(super) fn of(&self, id: &RecordId) -> Option<Debt> {
-        self.0.get(id).map(|debt| debt.clone())
+        self.ends.get(id).map(|debt| debt.clone())
     }
 
     /// All that is owed.
     pub(super) fn all(&self) -> Vec<Debt> {
-        self.0.iter().map(|debt| debt.clone()).collect()
+        self.ends.iter().map(|debt| debt.clone()).collect()
     }
 
     /// Notes that one was written.
     pub(super) fn paid(&self, name: &Name) {
-        self.0.remove_if(&name.id, |_, debt| debt.name.epoch == name.epoch);
+        let same = |_: &RecordId, debt: &mut Debt| debt.name.epoch == name.epoch;
+        if let Some((_, debt)) = self.ends.remove_if_mut(&name.id, same) {
+            self.bytes.fetch_sub(debt.bytes(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -97,3 +108,67 @@ impl Debt {
 const ENDS_MAX: usize = 10_000;
 /// Bytes of the answers among them: past it, an end is kept without its answer.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::exchange::trail::End;
+    use crate::idempotency::store::made::{exchange, settlement};
+
+    /// An end that is owed for the nth key, with an answer of so many bytes.
+    fn debt(n: u64, bytes: usize, epoch: u64) -> Debt {
+        let answer = Record::new(StatusCode::OK, &HeaderMap::new(), Bytes::from(vec![0; bytes]));
+        let id = RecordId(*blake3::hash(&n.to_be_bytes()).as_bytes());
+        let name = Name { id, exchange: exchange(), epoch, shared: None };
+        let settlement = Settlement { record: Some(answer), ..settlement(End::Completed) };
+        Debt { name, due: Due::End(Arc::new(settlement), None) }
+    }
+
+    fn has_answer(owed: &Owed, debt: &Debt) -> Option<bool> {
+        let known = owed.of(&debt.name.id)?.known().expect("it is answered");
+        Some(known.record.is_some())
+    }
+
+    #[test]
+    fn so_many_ends_are_owed_and_no_more() {
+        let owed = Owed::default();
+        for n in 1..ENDS_MAX as u64 {
+            owed.add(debt(n, 0, 1));
+        }
+        let (at, over) = (debt(1 << 32, 0, 1), debt(1 << 33, 0, 1));
+        owed.add(at.clone());
+        owed.add(over.clone());
+        assert_eq!((has_answer(&owed, &at), has_answer(&owed, &over)), (Some(true), None));
+        owed.paid(&at.name);
+        owed.add(over.clone());
+        assert_eq!(has_answer(&owed, &over), Some(true));
+    }
+
+    #[test]
+    fn so_many_bytes_of_answers_are_owed_and_no_more() {
+        let one = debt(1, 0, 1).bytes();
+        let most = usize::try_from(BYTES_MAX - 2 * one).expect("it fits");
+        for (more, is_kept) in [(0, true), (1, false)] {
+            let owed = Owed::default();
+            let (first, second) = (debt(1, most / 2, 1), debt(2, most - most / 2 + more, 1));
+            owed.add(first.clone());
+            owed.add(second.clone());
+            assert_eq!(has_answer(&owed, &first), Some(true));
+            assert_eq!(has_answer(&owed, &second), Some(is_kept), "its end is kept in any case");
+        }
+    }
+
+    #[test]
+    fn a_late_owners_end_is_owed_by_nobody() {
+        let owed = Owed::default();
+        let (late, current) = (debt(1, 10, 1), debt(1, 20, 2));
+        owed.add(current.clone());
+        owed.add(late.clone());
+        assert_eq!(owed.of(&late.name.id).map(|debt| debt.name.epoch), Some(2));
+        owed.paid(&late.name);
+        assert!(owed.of(&current.name.id).is_some(), "nor is it paid with another's");
+    }
+}

@@ -1,112 +1,19 @@
 //! What every store promises: one contract, run over each variant of [`Store`].
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+mod limits;
+
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::made::{
+    KEEP_KEY, Made, Make, ROOMY, TICK, TTL, asked, cold, exchange, id, in_memory, on_disk, print,
+    record, settlement,
+};
 use super::redis::server::Server;
 use super::shared::OnFailure;
 use super::*;
-use crate::journal::moment::micros;
-use crate::journal::{Clock, Durability, Options, State};
-
-/// Makes an empty store that holds so many bytes.
-pub(super) type Make = fn(u64) -> Made;
-
-/// A store, and what goes with it.
-pub(super) struct Made {
-    store: Store,
-    pub(super) folder: Option<tempfile::TempDir>,
-    /// A second, or what stands for one where time cannot be advanced.
-    second: Duration,
-    /// Where goes on what nobody waits for.
-    tasks: TaskTracker,
-}
-
-impl Made {
-    /// Lets that much time pass.
-    async fn pass(&self, time: Duration) {
-        if self.second == SECOND {
-            tokio::time::advance(time).await;
-        } else {
-            tokio::time::sleep(time).await;
-        }
-    }
-}
-
-impl std::ops::Deref for Made {
-    type Target = Store;
-
-    fn deref(&self) -> &Store {
-        &self.store
-    }
-}
-
-/// The clock that the tests advance.
-fn clock() -> Clock {
-    Clock::Steady(Moment { wall: 1 << 50, boot: 1, up: 1 << 40 }, Instant::now())
-}
-
-pub(super) fn in_memory(bytes_max: u64) -> Made {
-    let store = Store::Memory(Memory::new(bytes_max, clock()));
-    Made { store, folder: None, second: SECOND, tasks: TaskTracker::new() }
-}
-
-pub(super) fn on_disk(bytes_max: u64) -> Made {
-    let folder = tempfile::tempdir().expect("a folder");
-    let journal = journal(folder.path(), bytes_max, clock());
-    let store = Store::Disk(Disk::new(journal, 1 << 20, 0));
-    Made { store, folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
-}
-
-/// As [`on_disk`], with nothing in memory: every answer is read from the file.
-pub(super) fn cold(bytes_max: u64) -> Made {
-    let folder = tempfile::tempdir().expect("a folder");
-    let journal = journal(folder.path(), bytes_max, clock());
-    let store = Store::Disk(Disk::new(journal, 0, 0));
-    Made { store, folder: Some(folder), second: SECOND, tasks: TaskTracker::new() }
-}
-
-fn journal(folder: &std::path::Path, bytes_max: u64, clock: Clock) -> Journal {
-    let journal = Journal::open(Options {
-        folder: folder.join("journal"),
-        durability: Durability::Process,
-        bytes_max,
-        ledger_micros: micros(KEEP_KEY),
-        clock,
-    });
-    journal.expect("it is opened")
-}
-
-impl Made {
-    /// Waits until all is done that nobody waits for.
-    pub(super) async fn settle_down(&self) {
-        self.flush().await;
-        while !self.tasks.is_empty() {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Drops a claim on its way, and waits until that is known everywhere.
-    async fn abandon(&self, claim: Claim) {
-        drop(claim);
-        self.settle_down().await;
-    }
-}
-
-impl Store {
-    async fn swept(&self) {
-        self.sweep().await.expect("it is swept");
-    }
-}
-
-pub(super) const ROOMY: u64 = 1 << 30;
-pub(super) const TTL: Duration = Duration::from_hours(24);
-pub(super) const KEEP_KEY: Duration = Duration::from_hours(90 * 24);
-const TICK: Duration = Duration::from_micros(1);
-const SECOND: Duration = Duration::from_secs(1);
+use crate::journal::State;
 
 /// Runs the whole contract.
 async fn check(make: Make) {
@@ -116,8 +23,8 @@ async fn check(make: Make) {
     fingerprints(make(ROOMY)).await;
     waiters(make(ROOMY)).await;
     a_crowd(make(ROOMY)).await;
-    the_end_of_time(make(ROOMY)).await;
-    a_full_store(make).await;
+    limits::the_end_of_time(make(ROOMY)).await;
+    limits::a_full_store(make).await;
     forgetting(make(ROOMY)).await;
     by_hand(make(ROOMY)).await;
 }
@@ -144,11 +51,11 @@ async fn check_shared(local: Make) {
     let made = async || {
         let tasks = TaskTracker::new();
         server.command(&["FLUSHALL"]).await;
-        let Made { store, folder, .. } = local(ROOMY);
+        let Made { store, folder, clock, .. } = local(ROOMY);
         let (redis, metrics) = (server.owner(1).await, crate::metrics::Metrics::new());
         let with = (tasks.clone(), metrics);
         let store = Store::Shared(Shared::new(store, redis, OnFailure::Refuse, with));
-        Made { store, folder, second: Duration::from_millis(100), tasks }
+        Made { store, folder, clock, second: Duration::from_millis(100), tasks }
     };
     each_transition(made().await).await;
     an_unsettled_claim(made().await).await;
@@ -178,54 +85,6 @@ async fn memory_gives_one_claim_to_those_who_race() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn disk_gives_one_claim_to_those_who_race() {
     a_race(on_disk(ROOMY)).await;
-}
-
-pub(super) fn id(n: u8) -> RecordId {
-    RecordId([n; 32])
-}
-
-pub(super) fn print(n: u8) -> Fingerprint {
-    Fingerprint([n; 32])
-}
-
-/// Another exchange with every call.
-pub(super) fn exchange() -> ExchangeId {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    ExchangeId::from_parts(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed), 7)
-}
-
-/// A new exchange that asks for a key.
-pub(super) fn asked(n: u8, fingerprint: Option<Fingerprint>) -> Asked {
-    Asked {
-        id: id(n),
-        key: Key::parse(format!("key-{n}").as_bytes()).expect("a key"),
-        fingerprint,
-        exchange: exchange(),
-        scope: None,
-        about: About {
-            route: "r".to_owned(),
-            method: Method::POST,
-            url: "https://a.test/v1/jobs".to_owned(),
-        },
-    }
-}
-
-fn record(text: &'static str) -> Record {
-    Record::new(StatusCode::CREATED, &HeaderMap::new(), Bytes::from_static(text.as_bytes()))
-}
-
-pub(super) fn settlement(end: End) -> Settlement {
-    let answer = record("{\"id\":1}");
-    Settlement {
-        end,
-        stays: end != End::Released,
-        record: (end == End::Completed).then(|| answer.clone()),
-        captured: vec![("job".to_owned(), "j-1".to_owned())],
-        told: Told::Answer(answer),
-        ttl: TTL,
-        keep_key: KEEP_KEY,
-        attempts: Vec::new(),
-    }
 }
 
 async fn reserve(store: &Store, n: u8) -> Reserved {
@@ -455,92 +314,6 @@ async fn a_race(store: Made) {
         let claimed = |asked: &&Result<_, _>| matches!(asked, Ok(Reserved::Claimed(_)));
         assert_eq!(asked.iter().filter(claimed).count(), 1);
     }
-}
-
-/// An answer goes, then its key; what nobody knows never goes.
-async fn the_end_of_time(store: Made) {
-    for sweeps in [false, true] {
-        claim(&store, 1).await.settle(settlement(End::Completed)).await;
-        let brief = Settlement { keep_key: Duration::ZERO, ..settlement(End::Completed) };
-        claim(&store, 2).await.settle(brief).await;
-        claim(&store, 3).await.settle(settlement(End::Unknown)).await;
-        let held = claim(&store, 4).await;
-        let full = store.size().1;
-        tokio::time::advance(TTL.saturating_sub(TICK)).await;
-        store.swept().await;
-        assert!(completed(&store, 1).await.record.is_some());
-        assert!(completed(&store, 2).await.record.is_some());
-        tokio::time::advance(TICK).await;
-        if sweeps {
-            store.swept().await;
-            assert_eq!(store.size().0, 3);
-        }
-        let done = completed(&store, 1).await;
-        assert!(done.record.is_none(), "the key outlives the answer");
-        assert_eq!(done.captured.len(), 1, "and so do the ids");
-        assert!(!sweeps || store.size().1 < full);
-        drop(claim(&store, 2).await);
-        tokio::time::advance(KEEP_KEY.saturating_sub(TICK)).await;
-        store.swept().await;
-        drop(completed(&store, 1).await);
-        tokio::time::advance(TICK + KEEP_KEY * 10).await;
-        if sweeps {
-            store.swept().await;
-            assert_eq!(store.size().0, 2);
-        }
-        drop(claim(&store, 1).await);
-        drop(waiter(&store, 4).await);
-        open(&store, 3).await;
-        drop(held);
-        forget(&store, 3).await;
-        assert_eq!(store.size(), (0, 0), "everything was given back");
-    }
-}
-
-/// A full store takes no new key, and keeps a key whose answer it cannot take.
-async fn a_full_store(make: Make) {
-    let probe = make(ROOMY);
-    let held = claim(&probe, 1).await;
-    let one = probe.size().1;
-    held.settle(settlement(End::Completed)).await;
-    let with_answer = probe.size().1;
-
-    // An eighth is for keys alone, so that a store full of answers still takes some.
-    let enough = (with_answer..2 * with_answer)
-        .find(|room| room - room / 8 >= with_answer)
-        .expect("some room");
-    for (room, keeps) in [(enough - 1, false), (enough, true)] {
-        let store = make(room);
-        claim(&store, 1).await.settle(settlement(End::Completed)).await;
-        assert_eq!(completed(&store, 1).await.record.is_some(), keeps, "{room} of {with_answer}");
-        assert!(store.size().1 <= room);
-    }
-    let store = make(40 * one);
-    for nth in 1..=30 {
-        claim(&store, nth).await.settle(settlement(End::Completed)).await;
-    }
-    assert!(completed(&store, 1).await.record.is_some());
-    assert!(
-        completed(&store, 30).await.record.is_none(),
-        "the answers' share is used up, the keys' is not"
-    );
-    for (room, fits) in [(2 * one - 1, false), (2 * one, true)] {
-        let store = make(room);
-        let _held = claim(&store, 1).await;
-        let second = store.reserve(&asked(2, None)).await;
-        assert_eq!(second.is_ok(), fits, "{room} for two of {one}");
-        assert!(fits || matches!(second, Err(Failure::StoreUnavailable(_))));
-        drop(waiter(&store, 1).await);
-    }
-    // What is given back can be taken again.
-    let store = make(one);
-    drop(claim(&store, 1).await);
-    let brief = Settlement { keep_key: Duration::ZERO, ..settlement(End::NotRetained) };
-    claim(&store, 2).await.settle(brief).await;
-    assert!(store.reserve(&asked(3, None)).await.is_err());
-    tokio::time::advance(TTL).await;
-    store.swept().await;
-    drop(claim(&store, 3).await);
 }
 
 /// A key that is in flight cannot be forgotten; any other can.

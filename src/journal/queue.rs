@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_was_handed_over_is_taken_in_order_and_in_groups() {
         let queue = Queue::new();
-        (0..GROUP_MAX + 1).for_each(|nth| queue.push(nth, Urgency::Now));
+        (0..=GROUP_MAX).for_each(|nth| queue.push(nth, Urgency::Now));
         let first = queue.take(1).expect("they wait");
         assert_eq!(first, (0..GROUP_MAX).collect::<Vec<_>>());
         assert_eq!(queue.take(GROUP_MAX), Some(vec![GROUP_MAX]), "it is not waited for for ever");
@@ -170,9 +170,9 @@ mod tests {
         let queue = Arc::new(Queue::new());
         queue.push("later", Urgency::Later);
         let taker = queue.clone();
-        let taken = thread::spawn(move || taker.take(1));
+        let writer = thread::spawn(move || taker.take(1));
         queue.push("now", Urgency::Now);
-        let group = taken.join().expect("it does not panic").expect("they wait");
+        let group = writer.join().expect("it does not panic").expect("they wait");
         assert!(group == ["later", "now"] || group == ["later"], "{group:?}");
         queue.push("alone", Urgency::Later);
         let alone = queue.take(1).expect("it goes by itself in a while");
@@ -183,7 +183,7 @@ mod tests {
     fn whoever_pushes_wakes_an_idle_writer() {
         let queue = Arc::new(Queue::new());
         let taker = queue.clone();
-        let taken = thread::spawn(move || {
+        let writer = thread::spawn(move || {
             std::iter::from_fn(|| taker.take(1)).flatten().collect::<Vec<usize>>()
         });
         for nth in 0..1000 {
@@ -191,6 +191,6 @@ mod tests {
             queue.push(nth, urgency);
         }
         queue.close();
-        assert_eq!(taken.join().expect("it ends"), (0..1000).collect::<Vec<_>>());
+        assert_eq!(writer.join().expect("it ends"), (0..1000).collect::<Vec<_>>());
     }
 }

@@ -83,7 +83,9 @@ impl Teller {
 }
 
 fn tell(group: Vec<Over>) {
-    group.into_iter().for_each(|(job, fault)| job.tell(fault));
+    for (job, fault) in group {
+        job.tell(fault);
+    }
 }
 
 /// Starts the thread; it ends when nobody can ask any more.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use crate::journal::bodies::Hash;
 use crate::journal::held::{Held, end, holder, insert, keep, loosen};
-use crate::journal::key::{Found, Reserve, Settle, Settled};
+use crate::journal::key::{Found, Reserve, Settle, Settled, Soon};
 use crate::journal::row::{State, key_hash, signed};
 use crate::journal::sweep::thin;
 use crate::journal::{Delta, Fault, Journal, Pending, ROW_BYTES, Share};
@@ -92,16 +92,22 @@ impl Journal {
         resumed.await
     }
 
-    /// Notes what is asked.
-    pub fn identify(&self, seq: u64, epoch: u64, fingerprint: Hash) {
-        self.post(move |connection, _delta| {
+    /// Notes what is asked; `soon` where the end of the claim will not say it.
+    pub fn identify(&self, (seq, epoch): (u64, u64), fingerprint: Hash, soon: Soon) {
+        let identify = move |connection: &Connection, _delta: &mut Delta| {
             connection
                 .prepare_cached(
-                    "UPDATE exchanges SET fingerprint = ?3 WHERE seq = ?1 AND epoch = ?2",
+                    "UPDATE exchanges SET fingerprint = ?3
+                     WHERE seq = ?1 AND epoch = ?2 AND fingerprint IS NOT ?3",
                 )?
                 .execute(params![signed(seq), signed(epoch), fingerprint])
                 .map(drop)
-        });
+        };
+        match soon {
+            Soon::Yes => self.post(identify),
+            // Most claims end within the moment, and their end says it too.
+            Soon::No => self.put_off(identify),
+        }
     }
 
     /// Notes which life of the key it is in the store that replicas share.

@@ -114,6 +114,15 @@ pub struct Settle {
     pub keep: i64,
 }
 
+/// Whether something is to be written with the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Soon {
+    /// It is.
+    Yes,
+    /// It may wait for a moment, in which it may become needless.
+    No,
+}
+
 /// What came of ending a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {

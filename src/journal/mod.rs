@@ -232,6 +232,7 @@ impl Journal {
     ///
     /// A [`Fault`] where nothing can be committed.
     pub async fn flush(&self) -> Result<(), Fault> {
+        self.0.jobs.hurry();
         self.submit(|_connection, _delta| Ok(())).await
     }
 
@@ -241,6 +242,14 @@ impl Journal {
         act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<()> + Send + 'static,
     ) {
         self.0.jobs.push(Box::new(Work::new(act, drop)), Urgency::Later);
+    }
+
+    /// As [`post`](Self::post), where it may be needless in a moment.
+    pub(crate) fn put_off(
+        &self,
+        act: impl FnMut(&Connection, &mut Delta) -> rusqlite::Result<()> + Send + 'static,
+    ) {
+        self.0.jobs.put_off(Box::new(Work::new(act, drop)));
     }
 
     /// How many operations wait.

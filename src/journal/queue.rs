@@ -2,11 +2,14 @@
 //!
 //! A commit costs the same for one operation as for many, and so does waking a thread.
 //! So the writer is woken for what somebody waits for, and takes with it what nobody
-//! does; and where several came together lately, it lets the others catch up first.
+//! does; and where several came together lately, it lets the others catch up first. What
+//! may well be needless by then is put off for a moment, and comes last.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Operations in the order in which they were handed over.
 pub(super) struct Queue<T> {
@@ -16,6 +19,10 @@ pub(super) struct Queue<T> {
 
 struct State<T> {
     jobs: VecDeque<T>,
+    /// What is put off, and since when.
+    put_off: VecDeque<(Instant, T)>,
+    /// Whether that is over for what is put off now.
+    hurried: bool,
     /// How many of them somebody waits for.
     urgent: usize,
     writer: Writer,
@@ -46,7 +53,14 @@ pub(super) enum Urgency {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        let state = State { jobs: VecDeque::new(), urgent: 0, writer: Writer::Busy, closed: false };
+        let state = State {
+            jobs: VecDeque::new(),
+            put_off: VecDeque::new(),
+            hurried: false,
+            urgent: 0,
+            writer: Writer::Busy,
+            closed: false,
+        };
         Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
@@ -66,9 +80,26 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Hands over one that changes nothing once another was done that may come before it;
+    /// it is put off for a moment, and its order does not matter.
+    pub(super) fn put_off(&self, job: T) {
+        let mut state = self.lock();
+        state.put_off.push_back((Instant::now(), job));
+        if state.writer == Writer::Idle {
+            state.writer = Writer::Busy;
+            self.wake.notify_one();
+        }
+    }
+
+    /// What is put off so far comes with the next commit.
+    pub(super) fn hurry(&self) {
+        self.lock().hurried = true;
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.lock().jobs.len()
+        let state = self.lock();
+        state.jobs.len() + state.put_off.len()
     }
 
     /// No more will come; what is there is still taken.
@@ -82,7 +113,7 @@ impl<T> Queue<T> {
     pub(super) fn take(&self, usual: usize) -> Option<Vec<T>> {
         let mut state = self.lock();
         loop {
-            if state.jobs.is_empty() {
+            if state.jobs.is_empty() && state.put_off.is_empty() {
                 if state.closed {
                     return None;
                 }
@@ -104,9 +135,10 @@ impl<T> Queue<T> {
         }
         state.writer = Writer::Busy;
         let count = state.jobs.len().min(GROUP_MAX);
-        let group = state.jobs.drain(..count).collect();
+        let mut group: Vec<T> = state.jobs.drain(..count).collect();
         // Whether those that are left are urgent is not worth a second list.
         state.urgent = state.jobs.len();
+        state.catch_up(&mut group);
         Some(group)
     }
 
@@ -127,6 +159,24 @@ impl<T> Queue<T> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    /// Adds what was put off for long enough.
+    fn catch_up(&mut self, group: &mut Vec<T>) {
+        let all = self.hurried || self.closed;
+        while group.len() < GROUP_MAX
+            && let Some((since, job)) = self.put_off.pop_front()
+        {
+            // Where nothing else is done, it is not put off for another round.
+            if !all && !group.is_empty() && since.elapsed() < LATER {
+                self.put_off.push_front((since, job));
+                return;
+            }
+            group.push(job);
+        }
+        self.hurried &= !self.put_off.is_empty();
     }
 }
 
@@ -177,6 +227,23 @@ mod tests {
         queue.push("alone", Urgency::Later);
         let alone = queue.take(1).expect("it goes by itself in a while");
         assert!(alone.ends_with(&["alone"]), "{alone:?}");
+    }
+
+    #[test]
+    fn what_is_put_off_comes_last_and_in_a_moment() {
+        let queue = Queue::new();
+        queue.put_off("put off");
+        queue.push("now", Urgency::Now);
+        assert_eq!(queue.take(1), Some(vec!["now"]), "not yet");
+        assert_eq!(queue.take(1), Some(vec!["put off"]), "it goes by itself in a while");
+        queue.put_off("put off");
+        queue.push("now", Urgency::Now);
+        queue.hurry();
+        assert_eq!(queue.take(1), Some(vec!["now", "put off"]));
+        queue.put_off("put off");
+        queue.close();
+        assert_eq!(queue.take(1), Some(vec!["put off"]));
+        assert_eq!(queue.take(1), None);
     }
 
     #[test]

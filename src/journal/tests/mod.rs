@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::bodies::Hash;
-use super::key::{Answer, At, Done, Found, Open, Reserve, Settle, Settled};
+use super::key::{Answer, At, Done, Found, Open, Reserve, Settle, Settled, Soon};
 use super::ledger::{Entry, Note};
 use super::schema::FILE;
 use super::*;

@@ -14,7 +14,7 @@ async fn a_late_owner_changes_nothing() {
     for state in [State::Completed, State::Unknown, State::Released] {
         assert_eq!(scene.journal.settle(1, 1, settle(state)).await, Ok(Settled::Late));
     }
-    scene.journal.identify(1, 1, id(99));
+    scene.journal.identify((1, 1), id(99), Soon::Yes);
     scene.journal.note_shared(1, 1, 99);
     scene.journal.land(1, 1, 201, KEEP);
     assert_eq!(scene.journal.withdraw((1, 1), |_| ()).await, Ok(()));
@@ -104,7 +104,7 @@ async fn what_was_asked_is_written_with_the_end_where_it_was_not_before() {
     let asked = Reserve { fingerprint: None, ..reserve(1) };
     drop(scene.journal.reserve(asked).await.expect("it is claimed"));
     scene.refuse("UPDATE OF fingerprint ON exchanges").await;
-    scene.journal.identify(1, 1, id(1));
+    scene.journal.identify((1, 1), id(1), Soon::Yes);
     scene.written().await;
     scene.relent().await;
     scene.end(1, Settle { fingerprint: Some(id(1)), ..settle(State::Completed) }).await;

@@ -30,7 +30,7 @@ use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
     Asked, Claim, Completed, Open, Reserved, Settlement, Store, Waiter, ledger,
 };
-use crate::journal::key::{Found, Reserve, Settled};
+use crate::journal::key::{Found, Reserve, Settled, Soon};
 use crate::journal::moment::micros;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal};
@@ -169,7 +169,10 @@ impl Disk {
 
     pub(super) fn identify(&self, name: &Name, fingerprint: Fingerprint) {
         let (seq, _) = name.exchange.parts();
-        self.0.journal.identify(seq, name.epoch, fingerprint.0);
+        let flies = |flight: &Flight| flight.epoch == name.epoch;
+        let ended = self.0.flights.get(&name.id).is_none_or(|flight| !flies(&flight));
+        let soon = if ended { Soon::Yes } else { Soon::No };
+        self.0.journal.identify((seq, name.epoch), fingerprint.0, soon);
     }
 
     pub(super) fn land(&self, claim: &Claim, status: StatusCode, keep_key: Duration) {
@@ -255,7 +258,7 @@ impl Disk {
     /// Returns when what was handed over before is written, and what is owed as far as
     /// the file takes it.
     pub(super) async fn flush(&self) -> Result<(), Fault> {
-        self.0.journal.newest().await?;
+        self.0.journal.flush().await?;
         self.pay_all().await;
         Ok(())
     }

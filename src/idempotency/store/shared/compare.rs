@@ -73,8 +73,9 @@ impl Shared {
             return Ok(Reserved::Unknown(open));
         };
         match peek {
-            Peek::Resolved { epoch } if epoch > here => {
-                // Somebody said elsewhere that nothing was done.
+            // Somebody said elsewhere that nothing was done. Where this replica died before
+            // it wrote down which life it was in, that may have been said of another.
+            Peek::Resolved { epoch } if open.shared.is_some_and(|here| epoch > here) => {
                 self.resolve_here(open.exchange, Verdict::Absent).await?;
                 Box::pin(self.reserve(store, asked)).await
             }

@@ -84,6 +84,12 @@ impl Redis {
     }
 
     /// Ends a pause.
+    /// Cuts off the replicas that follow it: what it is told from now on they do not hear,
+    /// not even when they wake.
+    pub(super) async fn cut_off(&self) {
+        self.ask("CLIENT KILL TYPE replica").await.expect("it answers");
+    }
+
     pub(super) fn resume(&self) {
         self.signal(Signal::CONT);
     }

@@ -13,7 +13,7 @@ use crate::admin::exchanges::{missing, unreadable};
 use crate::admin::shown::{Exchange, name};
 use crate::admin::wanted::LIMIT_MAX;
 use crate::journal;
-use crate::journal::ledger::Filter;
+use crate::journal::ledger::{Entry, Filter};
 use crate::journal::resolve::Freed;
 
 /// The exchanges of a key, newest first, and what has become of the newest.
@@ -24,16 +24,22 @@ pub(super) async fn show(
     let Ok(Path(key)) = key else { return unheard_of() };
     let wanted = Filter { key: Some(key.clone()), limit: LIMIT_MAX, ..Filter::default() };
     match (desk.books.list)(wanted).await {
-        Ok(entries) => match entries.first() {
-            Some(newest) => answer(&Shown {
+        Ok(entries) => match closest(&entries) {
+            Some(closest) => answer(&Shown {
                 key: &key,
-                state: newest.state.as_str(),
+                state: closest.state.as_str(),
                 exchanges: entries.iter().map(Exchange::from).collect(),
             }),
             None => unheard_of(),
         },
         Err(fault) => unreadable(fault),
     }
+}
+
+/// What a key is closed by first: what is under way, what is unknown, the newest.
+fn closest(entries: &[Entry]) -> Option<&Entry> {
+    let of = |state| entries.iter().find(move |entry| entry.state == state);
+    of(journal::State::InFlight).or_else(|| of(journal::State::Unknown)).or_else(|| entries.first())
 }
 
 /// Opens a key, so that it can be asked for anew.

@@ -45,7 +45,8 @@ pub(super) async fn build(
         None => home.secret(state.secret_file.as_deref())?,
         Some(wanted) => {
             let redis = shared::start(wanted, roots, owner(&seed), means.background);
-            let secret = shared::secret(state, home, &redis).await?;
+            let has_keys = store.size().0 > 0;
+            let secret = shared::secret(state, home, &redis, has_keys).await?;
             shared::warn(&redis).await;
             store = shared::before(store, &redis, wanted, (means.background, means.metrics));
             gates = Gates::new(Some(shared::limits(&redis, (means.background, means.metrics))));

@@ -8,16 +8,22 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Books;
+use crate::app::{Home, shared};
 use crate::config::{self, Config};
+use crate::exchange::id::ExchangeId;
 use crate::idempotency::Commons;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::key::Key;
 use crate::idempotency::orphans::Orphans;
 use crate::idempotency::scope::Scope;
 use crate::idempotency::store::{Disk, Memory, Store};
+use crate::intercept::Roots;
+use crate::journal::ledger::Entry;
 use crate::journal::moment::micros;
+use crate::journal::resolve::{Resolution, Verdict};
 use crate::journal::schema::{self, FILE};
 use crate::journal::{Clock, Fault, Journal, OpenFault, Options, State};
+use crate::metrics::Metrics;
 use crate::route::Route;
 
 /// The store of this replica alone, and the newest name in it.
@@ -131,6 +137,32 @@ pub(super) fn books(commons: &Commons) -> Books {
         }),
         ended: commons.ended.clone(),
     }
+}
+
+/// Settles an unknown outcome while no sidecar runs, in this directory and, where replicas
+/// share their keys, there; and shows what is known then.
+///
+/// # Errors
+///
+/// Why it could not be settled; it is unknown as before.
+pub async fn resolve_alone(
+    config: &Config,
+    _locked: &Home,
+    exchange: ExchangeId,
+    verdict: Verdict,
+) -> Result<(Resolution, Option<Entry>), Unusable> {
+    let (tasks, metrics) = (TaskTracker::new(), Metrics::new());
+    let (mut store, _) = store(config, &tasks).await?;
+    if let Some(wanted) = &config.state.shared {
+        let owner = blake3::hash(exchange.to_string().as_bytes());
+        let owner = owner.as_bytes().first_chunk().copied().unwrap_or_default();
+        let redis = shared::start(wanted, &Roots::system(), owner, &tasks);
+        store = shared::before(store, &redis, wanted, (&tasks, &metrics));
+    }
+    let resolution = store.resolve(exchange, verdict).await?;
+    let entry = store.show(exchange).await?;
+    store.close().await;
+    Ok((resolution, entry))
 }
 
 /// How the config wants the journal kept.

@@ -230,7 +230,7 @@ impl App {
         if drained.is_err() {
             tracing::warn!("exchanges were cut: shutdown.grace is over");
         }
-        core.commons.store.flush().await;
+        core.commons.store.close().await;
     }
 }
 

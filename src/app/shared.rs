@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,17 @@ pub enum ShareFault {
              would make two orders of one: start it, or give state.secret_file"
     )]
     NoSecret(Unavailable),
+    /// Another secret is kept there than the one under which this directory's keys were made.
+    #[error("state.shared keeps another secret than {}, under which this state.dir has made keys: \
+             with it, orders that were made would be made again. Give all replicas one \
+             state.secret_file; or move {} aside, to begin anew without those keys",
+            secret.display(), dir.display())]
+    OtherSecret {
+        /// The secret that was used here.
+        secret: PathBuf,
+        /// `state.dir`.
+        dir: PathBuf,
+    },
     /// The copy of the secret cannot be written.
     #[error(transparent)]
     State(#[from] StateFault),
@@ -52,11 +63,13 @@ pub(super) fn start(
 }
 
 /// The secret: the operator's own, or the one that all replicas share. What was shared
-/// once is kept here too, so that a start does not hang on another machine.
+/// once is kept here too, so that a start does not hang on another machine. Where the
+/// store `has_keys`, they were made under the secret that is here.
 pub(super) async fn secret(
     state: &State,
     home: &Home,
     redis: &Redis,
+    has_keys: bool,
 ) -> Result<Secret, ShareFault> {
     if state.secret_file.is_some() {
         return Ok(home.secret(state.secret_file.as_deref())?);
@@ -66,6 +79,9 @@ pub(super) async fn secret(
     let offered = fs::read(&own).map_err(|error| StateFault::unusable(&own, error))?;
     match redis.secret(offered.trim_ascii_end()).await {
         Ok(shared) if shared == offered.trim_ascii_end() => {}
+        Ok(_other) if has_keys => {
+            return Err(ShareFault::OtherSecret { secret: own, dir: state.dir.clone() });
+        }
         Ok(shared) => replace(&own, &shared).map_err(|error| StateFault::unusable(&own, error))?,
         Err(_away) if home.shared_secret_is_known() => {}
         Err(away) => return Err(ShareFault::NoSecret(away)),

@@ -66,7 +66,7 @@ impl Written for Url {
     fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
         let read = match &node.value {
             Value::Text(text) => Address::parse(text),
-            _ => Err("must be text".to_owned()),
+            _ => Err("text".to_owned()),
         };
         match read {
             Ok(address) => Some(Self(address)),

@@ -78,6 +78,8 @@ impl Value {
             Self::Bool(yes) => yes.to_string(),
             Self::Whole(number) => number.to_string(),
             Self::Decimal(number) => number.to_string(),
+            // Text with a URL in it may hold a password.
+            Self::Text(text) if text.contains("://") && text.contains('@') => "a URL".to_owned(),
             Self::Text(text) => {
                 let head: String = text.chars().take(QUOTED_MAX).collect();
                 let rest = if head.len() < text.len() { "…" } else { "" };

@@ -134,6 +134,7 @@ where
     });
     let known = ask.likeness.map(|(_, fingerprint)| fingerprint);
     let (trail, adopted) = (request.trail.clone(), ask.adopted);
+    let client = request.client.presence.clone();
     let replays = |how| {
         let how = if adopted { Replay::Adopted } else { how };
         trail.with(|notes| notes.replay = Some(how));
@@ -149,6 +150,10 @@ where
         }
         Ok(Next::Replay(replayed)) => {
             replays(replayed.how);
+            if adopted {
+                // Once it is delivered, the next equal order is another.
+                lead::forget_when_served(&shared, client, (ask.id, ask.found.key.clone()));
+            }
             return Ok(replayed.response);
         }
         Ok(Next::Forward) => return inner.call(request).await,

@@ -243,7 +243,7 @@ impl Seen {
         self.shared.commons.metrics.store_operation("settle", started.elapsed());
         self.tell(exchange).await;
         if self.asked_by == AskedBy::Orphan && !ending.adoptable {
-            self.forget_when_served();
+            forget_when_served(&self.shared, self.client.clone(), (self.id, self.key.clone()));
         }
     }
 
@@ -254,18 +254,6 @@ impl Seen {
         {
             self.shared.ended.send(Arc::new(entry)).unwrap_or_default();
         }
-    }
-
-    /// An answer that was delivered is nobody's any more: the next equal order is another.
-    fn forget_when_served(&self) {
-        let (client, store) = (self.client.clone(), self.shared.store.clone());
-        let (id, key) = (self.id, self.key.clone());
-        self.shared.tasks.spawn(async move {
-            client.settled().await;
-            if client.is_served() {
-                store.forget(&id, &key).await;
-            }
-        });
     }
 
     fn count(&self, ending: Ending, recorded: bool) {
@@ -293,6 +281,17 @@ impl Seen {
         });
         found.collect()
     }
+}
+
+/// An answer that was delivered is nobody's any more: the next equal order is another.
+pub(super) fn forget_when_served(shared: &Shared, client: Presence, (id, key): (RecordId, Key)) {
+    let store = shared.store.clone();
+    shared.tasks.spawn(async move {
+        client.settled().await;
+        if client.is_served() {
+            store.forget(&id, &key).await;
+        }
+    });
 }
 
 /// Sends a request whose key nobody can ask for again: it protects our own

@@ -59,11 +59,12 @@ impl<'a> Repeat<'a> {
 
     /// Asks the store until its answer says what to do.
     pub(super) async fn next(&mut self, request: &mut Request) -> Result<Next, Failure> {
-        loop {
+        for _ in 0..TURNS_MAX {
             if let Some(next) = self.ask(request).await? {
                 return Ok(next);
             }
         }
+        Err(self.in_progress())
     }
 
     /// Asks the store, and works out what its answer means; `None` where the key
@@ -140,6 +141,11 @@ impl<'a> Repeat<'a> {
         let rules = &self.shared.terms.rules;
         let own = self.own(request).await?;
         let until = *self.patience.get_or_insert_with(|| Instant::now() + rules.join_wait);
+        match waiter.claimed(left(until)).await {
+            Some(true) => {}
+            Some(false) => return Ok(None), // it only asked, as this one does
+            None => return Err(self.in_progress()),
+        }
         // The one in flight may still be uploading what it asks; who is rejected
         // in any case need not wait for that.
         let joins = rules.in_progress == InProgress::Join;
@@ -243,5 +249,7 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
+/// A key that changes hands so often while one request asks for it is asked for again later.
+const TURNS_MAX: usize = 64;
 /// When to ask again for what is in progress.
 const SOON: Duration = Duration::from_secs(1);

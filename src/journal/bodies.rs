@@ -143,7 +143,7 @@ pub(super) fn is_filed(connection: &Connection, hash: &Hash) -> rusqlite::Result
 /// What is being written; a crash leaves it, and the next start deletes it.
 const UNFINISHED: &str = "unfinished-";
 /// Longer than it takes from a file's last byte to the commit of its row.
-pub(super) const YOUNG: Duration = Duration::from_mins(10);
+pub(super) const YOUNG: Duration = Duration::from_mins(1);
 /// More than is ever kept, so that a file that grew by other hands is not read whole.
 const READ_MAX: u64 = 65 * 1024 * 1024;
 

@@ -6,11 +6,34 @@
 use rusqlite::{Connection, params};
 
 use crate::journal::bodies::Hash;
-use crate::journal::held::{Held, end, holder, insert, keep, loosen};
+use crate::journal::held::{Held, drop_answer, end, holder, insert, keep, loosen};
 use crate::journal::key::{Found, Reserve, Settle, Settled, Soon};
 use crate::journal::row::{State, key_hash, signed};
 use crate::journal::sweep::thin;
-use crate::journal::{Delta, Fault, Journal, Pending, ROW_BYTES, Share};
+use crate::journal::{Delta, Fault, Journal, Moment, Pending, ROW_BYTES, Room, Share};
+
+/// Makes room for another key: answers give way, those first that would go first.
+fn make_room(
+    connection: &Connection,
+    room: &Room,
+    now: Moment,
+    delta: &mut Delta,
+) -> rusqlite::Result<bool> {
+    while !room.fits(delta, Share::Keys, ROW_BYTES) {
+        let mut oldest = connection.prepare_cached(
+            "SELECT seq FROM answers WHERE size > 0 ORDER BY kept_until LIMIT 32",
+        )?;
+        let oldest = oldest.query_map([], |row| row.get::<_, i64>(0))?;
+        let oldest = oldest.collect::<rusqlite::Result<Vec<_>>>()?;
+        if oldest.is_empty() {
+            return Ok(false);
+        }
+        for seq in oldest {
+            drop_answer(connection, seq.cast_unsigned(), now, delta)?;
+        }
+    }
+    Ok(true)
+}
 
 impl Journal {
     /// Claims a key, or says what has become of it.
@@ -33,7 +56,7 @@ impl Journal {
                     insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed))
                 }
                 Some(held) => held.found(connection, now).map(Some),
-                None if !room.fits(delta, Share::Keys, ROW_BYTES) => Ok(None),
+                None if !make_room(connection, &room, now, delta)? => Ok(None),
                 None => insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed)),
             }
         })?;
@@ -108,6 +131,19 @@ impl Journal {
             // Most claims end within the moment, and their end says it too.
             Soon::No => self.put_off(identify),
         }
+    }
+
+    /// Notes that a key first went out at that time, by the wall clock of another machine.
+    pub fn backdate(&self, seq: u64, epoch: u64, first_sent_wall: i64) {
+        self.post(move |connection, _delta| {
+            connection
+                .prepare_cached(
+                    "UPDATE exchanges SET began_at = ?3, began_boot = -1, began_up = 0
+                     WHERE seq = ?1 AND epoch = ?2",
+                )?
+                .execute([signed(seq), signed(epoch), first_sent_wall])
+                .map(drop)
+        });
     }
 
     /// Notes which life of the key it is in the store that replicas share.

@@ -236,6 +236,14 @@ impl Readers {
     }
 }
 
+impl Readers {
+    /// Gives up the connections that wait to be used again: the last one to close the
+    /// file brings its log back into it.
+    pub(super) fn close(&self) {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 impl Pool {
     fn read<T>(
         &self,

@@ -30,8 +30,10 @@ mod writer;
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -87,6 +89,9 @@ pub enum Fault {
     /// It cannot be written.
     #[error("the journal cannot be written")]
     Unwritable,
+    /// What replicas share would have to be told as well, and does not answer.
+    #[error("state.shared does not answer")]
+    Away,
 }
 
 /// A journal that is open; a clone shares it.
@@ -97,6 +102,7 @@ pub struct Journal(Arc<Inner>);
 struct Inner {
     jobs: Arc<Queue<Box<dyn Job>>>,
     teller: Arc<Teller>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     books: Arc<Books>,
     readers: ledger::Readers,
     bodies: Bodies,
@@ -140,8 +146,9 @@ impl Journal {
         books.add(delta);
         let jobs = Arc::new(Queue::new());
         let teller = Arc::new(Teller::default());
-        writer::start(connection, jobs.clone(), (books.clone(), teller.clone()))?;
-        Ok(Self(Arc::new(Inner { jobs, teller, books, readers, bodies, boot, options })))
+        let thread = writer::start(connection, jobs.clone(), (books.clone(), teller.clone()))?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self(Arc::new(Inner { jobs, teller, thread, books, readers, bodies, boot, options })))
     }
 
     /// Tells those who wait in a task of this tracker, which is woken once a commit; until
@@ -252,6 +259,18 @@ impl Journal {
         self.0.jobs.put_off(Box::new(Work::new(act, drop)));
     }
 
+    /// Writes what waits, brings the log back into the file, and closes it. Nothing is
+    /// written after that.
+    pub async fn close(&self) {
+        self.0.jobs.close();
+        self.0.readers.close();
+        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join));
+        if tokio::time::timeout(CLOSE_WITHIN, ended).await.is_err() {
+            tracing::warn!("the journal could not be closed in time; the next start recovers it");
+        }
+    }
+
     /// How many operations wait.
     pub(crate) fn waiting(&self) -> usize {
         self.0.jobs.len()
@@ -339,6 +358,8 @@ const LOOSE_SHARE: u64 = 4;
 /// What a row costs, its place in the indexes included: measured with a URL of 100
 /// characters, and rounded up.
 pub(crate) const ROW_BYTES: u64 = 512;
+/// Longer than it takes to write a whole log back to a disk of the slower sort.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// Claims that wait to be written; each has a client that waits for it.
 const QUEUE_MAX: usize = 65_536;
 

@@ -49,6 +49,31 @@ pub enum Freed {
 }
 
 impl Journal {
+    /// What closes the key of an exchange whose outcome is unknown, and which life of it
+    /// that is in the store that replicas share.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when it cannot be read.
+    pub async fn unknown(
+        &self,
+        (seq, instance): (u64, u32),
+    ) -> Result<Option<(Hash, Option<u64>)>, Fault> {
+        self.submit(move |connection, _delta| {
+            connection
+                .prepare_cached(
+                    "SELECT id, shared_epoch FROM exchanges
+                     WHERE seq = ?1 AND instance = ?2 AND state = ?3 AND holds = 1",
+                )?
+                .query_row(params![signed(seq), instance, State::Unknown], |row| {
+                    let shared = row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned);
+                    Ok((row.get(0)?, shared))
+                })
+                .optional()
+        })
+        .await
+    }
+
     /// Settles an unknown outcome.
     ///
     /// # Errors

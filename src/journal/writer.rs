@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::mpsc;
@@ -93,11 +94,10 @@ pub(super) fn start(
     connection: Connection,
     waiting: Arc<Queue<Box<dyn Job>>>,
     (books, teller): (Arc<Books>, Arc<Teller>),
-) -> Result<(), OpenFault> {
+) -> Result<JoinHandle<()>, OpenFault> {
     let writer = Writer { connection, books, teller };
     let thread = std::thread::Builder::new().name("journal".to_owned());
-    let started = thread.spawn(move || writer.run(&waiting));
-    started.map(drop).map_err(OpenFault::Thread)
+    thread.spawn(move || writer.run(&waiting)).map_err(OpenFault::Thread)
 }
 
 struct Writer {

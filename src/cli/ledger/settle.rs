@@ -1,12 +1,11 @@
 //! Settling an unknown outcome: in the journal while nobody runs, else by who does.
 
 use samekey::admin::{Exchange, stands};
-use samekey::app::ledger::{file, options};
+use samekey::app::ledger::{file, resolve_alone};
 use samekey::app::{Home, StateFault};
 use samekey::config::{self, Config};
 use samekey::exchange::id::ExchangeId;
 use samekey::journal::resolve::{Resolution, Verdict};
-use samekey::journal::{Fault, Journal};
 
 use crate::cli::ledger::Outcome;
 use crate::cli::ledger::source::{Sidecar, is_there, missing};
@@ -28,7 +27,7 @@ pub(super) fn resolve(config: &Config, id: ExchangeId, outcome: Outcome) -> Resu
 /// Nobody else uses the directory for as long as it is locked here.
 fn alone(
     config: &Config,
-    _locked: &Home,
+    locked: &Home,
     id: ExchangeId,
     outcome: Outcome,
 ) -> Result<Exchange, Stop> {
@@ -36,12 +35,7 @@ fn alone(
         Outcome::Landed => Verdict::Landed,
         Outcome::Absent => Verdict::Absent,
     };
-    let journal = Journal::open(options(config)).map_err(failed)?;
-    let (seq, instance) = id.parts();
-    let settled = runtime()?.block_on(async {
-        let resolution = journal.resolve((seq, instance), verdict).await?;
-        Ok::<_, Fault>((resolution, journal.show(seq, instance).await?))
-    });
+    let settled = runtime()?.block_on(resolve_alone(config, locked, id, verdict));
     match settled.map_err(failed)? {
         (Resolution::Stands(state), _) => {
             Err(Stop::Failed(format!("samekey: {}", stands(id, state))))

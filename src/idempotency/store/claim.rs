@@ -147,6 +147,11 @@ impl Claim {
         self.progress.send_modify(|progress| progress.told = Some(settlement.told));
     }
 
+    /// Notes that it is a claim indeed: those who wait for it are told of what it asks.
+    pub(super) fn confirm(&self) {
+        self.progress.send_modify(|progress| progress.claimed = true);
+    }
+
     /// Notes that it is claimed in what replicas share too.
     pub(super) fn share(&mut self, epoch: u64) {
         self.name.shared = Some(epoch);

@@ -18,7 +18,7 @@ use crate::idempotency::store::claim::Name;
 use crate::idempotency::store::recent::Recent;
 use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
-    Asked, Claim, Completed, Open, Record, Reserved, Settlement, Store, Waiter, ledger,
+    Asked, Claim, Completed, Open, Record, Reserved, Settlement, Store, UnknownAt, Waiter, ledger,
 };
 use crate::journal::ledger::Entry as Row;
 use crate::journal::resolve::{Freed, Resolution, Resolved, Verdict};
@@ -90,7 +90,8 @@ impl Memory {
             }
             Place::Vacant(place) => {
                 if !self.0.take(ENTRY_BYTES, self.0.most()) {
-                    return Err(Failure::StoreUnavailable("state.max_size is used up"));
+                    drop(place); // the others are looked through
+                    return self.crowded(store, asked);
                 }
                 let (entry, claim) = self.begin(store, asked);
                 place.insert(entry);
@@ -102,6 +103,30 @@ impl Memory {
             asked.id,
         );
         Ok(Reserved::Claimed(claim))
+    }
+
+    /// Answers give way to keys, those first that would go first; where there are none,
+    /// no key is taken.
+    fn crowded(&self, store: &Store, asked: &Asked) -> Result<Reserved, Failure> {
+        let oldest = |entry: &Entry| match &entry.state {
+            State::Completed { record: Some(_), kept_until, .. } => Some(*kept_until),
+            State::Completed { .. } | State::InFlight(_) | State::Unknown => None,
+        };
+        let all = self.0.entries.iter();
+        let mut kept: Vec<(Instant, RecordId)> =
+            all.filter_map(|entry| Some((oldest(entry.value())?, *entry.key()))).collect();
+        if kept.is_empty() {
+            return Err(Failure::StoreUnavailable("state.max_size is used up"));
+        }
+        kept.sort_unstable();
+        // A sixteenth of them at a time: it is not looked through for every key.
+        kept.truncate(kept.len().div_ceil(16));
+        for (until, id) in kept {
+            if let Some(mut entry) = self.0.entries.get_mut(&id) {
+                entry.expire(until, &self.0.bytes);
+            }
+        }
+        self.reserve(store, asked)
     }
 
     pub(super) fn resume(&self, store: &Store, id: RecordId, open: &Open) -> Option<Claim> {
@@ -152,12 +177,28 @@ impl Memory {
         };
     }
 
+    /// Notes that a key first went out earlier than was known here.
+    pub(super) fn backdate(&self, name: &Name, first_sent_wall: i64) {
+        if let Some(mut entry) = self.0.entries.get_mut(&name.id)
+            && entry.epoch == name.epoch
+        {
+            entry.first_sent = Moment { wall: first_sent_wall, boot: ELSEWHERE, up: 0 };
+        }
+    }
+
     /// Ends a claim that was dropped on its way.
     pub(super) fn abandon(&self, claim: &Claim, open: bool) {
         self.settle(claim.id(), claim.epoch(), &Settlement::abandoned(open));
         if !open {
             self.0.recent.withdraw(claim.exchange().parts());
         }
+    }
+
+    /// What closes the key of an exchange whose outcome is unknown.
+    pub(super) fn unknown(&self, exchange: ExchangeId) -> Option<UnknownAt> {
+        let (row, id) = self.0.recent.change(exchange.parts(), |_row| ())?;
+        let id = id.filter(|_| row.state == Become::Unknown)?;
+        Some(UnknownAt { id, shared: None })
     }
 
     /// Settles an unknown outcome by what an operator knows.
@@ -245,7 +286,8 @@ impl Memory {
     }
 
     fn flight(store: &Store, name: Name, fingerprint: Option<Fingerprint>) -> (State, Claim) {
-        let (sender, receiver) = watch::channel(Progress { fingerprint, told: None });
+        let (sender, receiver) =
+            watch::channel(Progress { claimed: false, fingerprint, told: None });
         (State::InFlight(receiver), Claim::fresh(store, name, sender))
     }
 
@@ -335,6 +377,8 @@ impl Entry {
 
 /// An eighth of the store is kept for keys: a quarter of a million of them in the default.
 const KEYS_SHARE: u64 = 8;
+/// No boot of this machine: by then only the wall clock counts.
+const ELSEWHERE: i64 = -1;
 /// What was settled by hand is known for as long as a derived key is.
 const RESOLVED_FOR: Duration = Duration::from_hours(90 * 24);
 /// What a key costs beside its answer: the entry, its place in the map, its channel.

@@ -134,6 +134,13 @@ pub struct Open {
     pub shared: Option<u64>,
 }
 
+/// A key whose outcome is unknown, as its exchange is named.
+#[derive(Clone, Copy, Debug)]
+struct UnknownAt {
+    id: RecordId,
+    shared: Option<u64>,
+}
+
 /// How a claim is settled.
 #[derive(Clone, Debug)]
 pub struct Settlement {
@@ -181,10 +188,14 @@ impl Store {
     ///
     /// Cancel safe: a claim that nobody takes is taken back.
     pub async fn reserve(&self, asked: &Asked) -> Result<Reserved, Failure> {
-        match self {
+        let reserved = match self {
             Self::Shared(shared) => shared.reserve(self, asked).await,
             Self::Memory(_) | Self::Disk(_) => self.reserve_for(self, asked).await,
+        };
+        if let Ok(Reserved::Claimed(claim)) = &reserved {
+            claim.confirm();
         }
+        reserved
     }
 
     /// The same, where the claim is settled through `store`, which is this or stands before it.
@@ -207,10 +218,14 @@ impl Store {
     ///
     /// Cancel safe: a claim that nobody takes is unknown again.
     pub async fn resume(&self, asked: &Asked, open: &Open) -> Result<Option<Claim>, Failure> {
-        match self {
+        let resumed = match self {
             Self::Shared(shared) => shared.resume(self, asked, open).await,
             Self::Memory(_) | Self::Disk(_) => self.resume_for(self, asked, open).await,
+        };
+        if let Ok(Some(claim)) = &resumed {
+            claim.confirm();
         }
+        resumed
     }
 
     async fn resume_for(
@@ -359,12 +374,33 @@ impl Store {
         }
     }
 
+    /// Brings all that was handed over to its end, and closes the journal well.
+    pub async fn close(&self) {
+        self.flush().await;
+        if let Some(journal) = self.journal() {
+            journal.close().await;
+        }
+    }
+
     /// The journal, where there is one.
     pub fn journal(&self) -> Option<&Journal> {
         match self {
             Self::Memory(_) => None,
             Self::Disk(disk) => Some(disk.journal()),
             Self::Shared(shared) => shared.local().journal(),
+        }
+    }
+
+    /// What closes the key of an exchange whose outcome is unknown, and which life of it
+    /// that is in what replicas share.
+    async fn unknown(&self, exchange: ExchangeId) -> Result<Option<UnknownAt>, Fault> {
+        match self {
+            Self::Memory(memory) => Ok(memory.unknown(exchange)),
+            Self::Disk(disk) => {
+                let found = disk.journal().unknown(exchange.parts()).await?;
+                Ok(found.map(|(id, shared)| UnknownAt { id: RecordId(id), shared }))
+            }
+            Self::Shared(shared) => Box::pin(shared.local().unknown(exchange)).await,
         }
     }
 
@@ -390,6 +426,18 @@ impl Store {
             Self::Memory(memory) => memory.identify(&claim.id, claim.epoch, fingerprint),
             Self::Disk(disk) => disk.identify(claim, fingerprint),
             Self::Shared(shared) => shared.identify(claim, fingerprint),
+        }
+    }
+
+    /// Notes that a key first went out earlier than this store knows: another replica sent it.
+    fn backdate(&self, name: &claim::Name, first_sent_wall: i64) {
+        match self {
+            Self::Memory(memory) => memory.backdate(name, first_sent_wall),
+            Self::Disk(disk) => {
+                let (seq, _) = name.exchange.parts();
+                disk.journal().backdate(seq, name.epoch, first_sent_wall);
+            }
+            Self::Shared(shared) => shared.local().backdate(name, first_sent_wall),
         }
     }
 
@@ -420,6 +468,7 @@ impl From<Fault> for Failure {
             Fault::Behind => "the journal cannot keep up",
             Fault::Damaged => "the journal is damaged",
             Fault::Unwritable => "the journal cannot be written",
+            Fault::Away => "state.shared does not answer",
         })
     }
 }

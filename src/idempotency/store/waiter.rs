@@ -14,6 +14,8 @@ use crate::idempotency::store::redis::{self, Redis};
 /// What is known of an exchange in flight.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
+    /// Whether it holds the claim; before that it only asks what has become of the key.
+    pub(super) claimed: bool,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) told: Option<Told>,
 }
@@ -52,6 +54,22 @@ impl Waiter {
     /// Waits for an exchange of another replica.
     pub(super) fn of_replica(exchange: ExchangeId, there: There) -> Self {
         Self { exchange, from: From::Replica(there) }
+    }
+
+    /// Waits until it holds the claim, or asked in vain: true where it does. `None` where
+    /// that takes longer than `patience`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn claimed(&mut self, patience: Duration) -> Option<bool> {
+        let From::Here(progress) = &mut self.from else { return Some(true) };
+        let known = |progress: &Progress| progress.claimed || progress.told.is_some();
+        match timeout(patience, progress.wait_for(known)).await {
+            Err(_elapsed) => None,
+            Ok(Err(_gone)) => Some(false),
+            Ok(Ok(progress)) => Some(progress.claimed),
+        }
     }
 
     /// What the exchange in flight asks, once that is known; `None` where it ends before.

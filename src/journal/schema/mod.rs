@@ -86,7 +86,11 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenFault> {
     let bodies = Bodies::open(&folder.join(BODIES));
     let bodies = bodies.map_err(|error| unusable(&folder.join(BODIES), error))?;
     let fault = |error: &rusqlite::Error| damaged(&file, error);
-    migrate(&mut connection, &file)?;
+    if migrate(&mut connection, &file)? {
+        // A file whose log is lost is not to look like one that was never written.
+        let written = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(()));
+        written.map_err(|error| fault(&error))?;
+    }
     let boot = boot(&connection).map_err(|error| fault(&error))?;
     let now = options.clock.now(boot);
     recover(&connection, now).map_err(|error| fault(&error))?;
@@ -196,8 +200,9 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim_start_matches("*** ").to_owned()
 }
 
-/// Brings the tables to this version's format, each step in a transaction of its own.
-fn migrate(connection: &mut Connection, file: &Path) -> Result<(), OpenFault> {
+/// Brings the tables to this version's format, each step in a transaction of its own;
+/// whether there was any to take.
+fn migrate(connection: &mut Connection, file: &Path) -> Result<bool, OpenFault> {
     let fault = |error: rusqlite::Error| damaged(file, &error);
     let format = connection.pragma_query_value::<i64, _>(None, "user_version", |row| row.get(0));
     let format = usize::try_from(format.map_err(fault)?).unwrap_or(0);
@@ -211,7 +216,7 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), OpenFault> {
         };
         upgrade(connection).map_err(fault)?;
     }
-    Ok(())
+    Ok(format < STEPS.len())
 }
 
 /// The number of this boot of the machine: one more than the last, unless it still runs.

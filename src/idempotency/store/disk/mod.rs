@@ -310,8 +310,11 @@ impl Disk {
                     return Begun::Owed(debt);
                 }
                 let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
-                let (sender, progress) =
-                    watch::channel(Progress { fingerprint: asked.fingerprint, told: None });
+                let (sender, progress) = watch::channel(Progress {
+                    claimed: false,
+                    fingerprint: asked.fingerprint,
+                    told: None,
+                });
                 let exchange = asked.exchange;
                 place.insert(Flight { epoch, exchange, progress, is_stale: false });
                 let name = Name { id: asked.id, exchange, epoch, shared: None };

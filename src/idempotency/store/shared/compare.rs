@@ -47,6 +47,8 @@ impl Shared {
                 if let Some(fingerprint) = fingerprint {
                     self.0.local.identify(&claim.name(), fingerprint);
                 }
+                let first_sent = i64::try_from(taken.first_sent_wall_micros).unwrap_or(i64::MAX);
+                self.0.local.backdate(&claim.name(), first_sent);
                 let local_epoch = claim.epoch();
                 claim.unknown_elsewhere().await;
                 tracing::info!(exchange = %own, "another replica left an outcome unknown");
@@ -97,7 +99,17 @@ impl Shared {
                     Ok(Reserved::Unknown(Open { age, shared: Some(taken.epoch), ..open }))
                 }
             },
-            Peek::Taken(_) => Ok(Reserved::Unknown(open)),
+            // A failover forgot the life that is unknown here. What it does remember can be
+            // taken up; what it has as answered is of another life.
+            Peek::Taken(taken) => match taken.state {
+                redis::State::InFlight => Ok(Reserved::InFlight(self.waits_for(asked.id, &taken))),
+                redis::State::Unknown => {
+                    Ok(Reserved::Unknown(Open { shared: Some(taken.epoch), ..open }))
+                }
+                redis::State::Completed { .. } => {
+                    Ok(Reserved::Unknown(Open { shared: None, ..open }))
+                }
+            },
         }
     }
 

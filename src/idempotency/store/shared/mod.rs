@@ -20,10 +20,11 @@ use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::key::Key;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::claim::Name;
-use crate::idempotency::store::redis::{self, Answered, Ended, Found, Redis, Settled};
-use crate::idempotency::store::{Asked, Claim, Open, Reserved, Settlement, Store, Told};
+use crate::idempotency::store::redis::{self, Answered, Ended, Found, Imposed, Redis, Settled};
+use crate::idempotency::store::{Asked, Claim, Open, Reserved, Settlement, Store, Told, UnknownAt};
 use crate::journal::Fault;
-use crate::journal::resolve::{Freed, Resolution, Resolved, Verdict};
+use crate::journal::State;
+use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::metrics::Metrics;
 
 /// A local store behind a coordinator; a clone shares both.
@@ -138,7 +139,10 @@ impl Shared {
     pub(super) async fn settle(&self, claim: &Claim, settlement: &Settlement) {
         let there = async {
             if let Some(epoch) = claim.name().shared {
-                self.tell(claim.id(), epoch, settled(settlement)).await;
+                let settled = settled(settlement);
+                if self.tell(claim.id(), epoch, settled.clone()).await == Heard::Gone {
+                    self.tell_again(claim, epoch, settled.end).await;
+                }
             }
         };
         tokio::join!(self.0.local.settle(claim, settlement), there);
@@ -192,36 +196,37 @@ impl Shared {
         self.0.local.sweep().await
     }
 
+    /// Settles an unknown outcome there first, then here: where it is told that it is
+    /// settled, both know.
     pub(super) async fn resolve(
         &self,
         exchange: ExchangeId,
         verdict: Verdict,
     ) -> Result<Resolution, Fault> {
-        let entry = self.0.local.show(exchange).await?;
-        let resolution = self.0.local.resolve(exchange, verdict).await?;
-        if let (Resolution::Settled(Resolved { id: Some(id), shared_epoch, keep }), Some(entry)) =
-            (&resolution, entry)
-        {
+        if let Some(UnknownAt { id, shared }) = self.0.local.unknown(exchange).await? {
             let there = match verdict {
                 Verdict::Absent => redis::Verdict::Absent,
                 Verdict::Landed => {
-                    let captured = entry.captured;
+                    let entry = self.0.local.show(exchange).await?;
+                    let captured = entry.map(|entry| entry.captured).unwrap_or_default();
                     redis::Verdict::Landed { exchange, fingerprint: None, captured }
                 }
             };
-            let keep = Duration::from_micros(keep.unsigned_abs());
-            let told = self.0.redis.resolve(RecordId(*id), *shared_epoch, &there, keep).await;
-            match self.heard("shared_resolve", told) {
-                Some(redis::Resolution::Done { .. }) => {}
-                // What is there by now is later than what was resolved here.
-                Some(stands) => tracing::warn!(?stands, "other replicas know otherwise"),
-                None => tracing::error!(
-                    %exchange,
-                    "an outcome was resolved here, and other replicas were not told"
-                ),
+            let told = self.0.redis.resolve(id, shared, &there, RESOLVED_FOR).await;
+            match self.heard("shared_resolve", told).ok_or(Fault::Away)? {
+                redis::Resolution::Done { .. } => {}
+                redis::Resolution::InFlight => return Ok(Resolution::Stands(State::InFlight)),
+                redis::Resolution::Completed => {
+                    self.0.local.resolve(exchange, Verdict::Landed).await?;
+                    return Ok(Resolution::Stands(State::Completed));
+                }
+                // What is there by now is of a later life than the one that is settled here.
+                redis::Resolution::Changed => {
+                    tracing::warn!(%exchange, "other replicas know a later life of its key");
+                }
             }
         }
-        Ok(resolution)
+        self.0.local.resolve(exchange, verdict).await
     }
 
     pub(super) async fn free(&self, key: String) -> Result<Freed, Fault> {
@@ -241,17 +246,41 @@ impl Shared {
     }
 
     /// Tells the coordinator how a claim ended; what it does not take is told again.
-    async fn tell(&self, id: RecordId, epoch: u64, settled: Settled) {
+    async fn tell(&self, id: RecordId, epoch: u64, settled: Settled) -> Heard {
         let told = self.0.redis.settle(id, epoch, settled.clone()).await;
         match self.heard("shared_settle", told) {
-            Some(true) => {}
-            Some(false) => tracing::warn!("another replica took a claim over before it ended"),
+            Some(true) => Heard::Taken,
+            Some(false) => Heard::Gone,
             None => {
                 let mut owed = self.owed();
                 if owed.len() < OWED_MAX {
                     owed.push((id, epoch, settled));
                 }
+                Heard::Nothing
             }
+        }
+    }
+
+    /// The claim was not there any more when it ended: where nobody took it over, what
+    /// came of it is written down anew.
+    async fn tell_again(&self, claim: &Claim, epoch: u64, end: Ended) {
+        let answered = match end {
+            Ended::Completed(answered) => Some(answered),
+            Ended::Unknown => None,
+            Ended::Released => return,
+        };
+        let imposed = Imposed {
+            epoch: Some(epoch),
+            exchange: claim.exchange(),
+            fingerprint: claim.fingerprint(),
+            first_sent_wall_micros: self.now(),
+            answered,
+        };
+        let told = self.0.redis.impose(claim.id(), imposed).await;
+        match self.heard("shared_impose", told) {
+            Some(true) => tracing::warn!("state.shared had lost a claim; it was told how it ended"),
+            Some(false) => tracing::warn!("another replica took a claim over before it ended"),
+            None => {}
         }
     }
 
@@ -295,6 +324,17 @@ impl Shared {
     }
 }
 
+/// What became of telling how a claim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It is known there.
+    Taken,
+    /// The claim is not there any more.
+    Gone,
+    /// Nobody answered; it is told again.
+    Nothing,
+}
+
 /// How a claim ends, for the coordinator.
 fn settled(settlement: &Settlement) -> Settled {
     let told = match &settlement.told {
@@ -319,5 +359,7 @@ const AWAY: Failure = Failure::StoreUnavailable("state.shared does not answer");
 /// How long other replicas remember that a key was forgotten, and do not write their own
 /// copy of it back.
 const FORGOTTEN_FOR: Duration = Duration::from_hours(24);
+/// How long other replicas remember what was settled by hand: as long as a derived key.
+const RESOLVED_FOR: Duration = Duration::from_hours(90 * 24);
 /// Ends that wait for the coordinator; past it a lease that runs out makes unknowns.
 const OWED_MAX: usize = 10_000;

@@ -15,6 +15,7 @@ use crate::idempotency::lead::{self, Lead};
 use crate::idempotency::repeat::{self, Next};
 use crate::idempotency::scope::record_id;
 use crate::idempotency::terms::{Commons, Shared, Terms};
+use crate::idempotency::unclaimed;
 use crate::metrics::KeyEvent;
 
 /// Wraps a stage in [`Idempotency`].
@@ -104,7 +105,7 @@ where
         let window = shared.terms.rules.adopt_orphans;
         let Some(alike) = &likeness else {
             note(&shared, &request, &found);
-            return lead::without_claim(&shared, inner, request, &found).await;
+            return unclaimed::random(&shared, inner, request, &found).await;
         };
         if let Some(key) = shared.orphans.adopt(alike, window).await {
             adopted = true;
@@ -120,7 +121,7 @@ where
 
 async fn claimed<S>(
     shared: Arc<Shared>,
-    mut inner: S,
+    inner: S,
     mut request: Request,
     ask: Ask,
 ) -> Result<Response, Failure>
@@ -156,7 +157,10 @@ where
             }
             return Ok(replayed.response);
         }
-        Ok(Next::Forward) => return inner.call(request).await,
+        Ok(Next::Forward) => {
+            let key = ask.found.key.as_str().to_owned();
+            return unclaimed::forwarded(shared, inner, request, key).await;
+        }
         Ok(Next::Told(failure)) => {
             replays(Replay::Joined);
             failure

@@ -18,10 +18,8 @@ use crate::idempotency::key::Key;
 use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
 use crate::idempotency::recorder::{Came, Recorder, Settle};
-use crate::idempotency::repeat::about;
-use crate::idempotency::running::Run;
 use crate::idempotency::scope::RecordId;
-use crate::idempotency::store::{self, Claim, Record, Settlement, Told};
+use crate::idempotency::store::{Claim, Record, Settlement, Told};
 use crate::idempotency::tee::Tee;
 use crate::idempotency::terms::Shared;
 use crate::metrics::KeyEvent;
@@ -173,7 +171,7 @@ impl Seen {
         };
         let kept = record.is_some() && rules.record.contains(status);
         let ending = self.ending(body, if kept { Kept::Yes } else { Kept::No });
-        let captured = record.as_ref().map(|record| self.captured(headers, record.body()));
+        let captured = record.as_ref().map(|record| captured(&self.shared, headers, record.body()));
         let told = match (&record, body) {
             (Some(record), _) => Told::Answer(record.clone()),
             (None, BodyCame::Whole) => Told::TooLarge,
@@ -265,22 +263,6 @@ impl Seen {
             End::Released => {}
         }
     }
-
-    /// The ids that the route wants from an answer.
-    fn captured(&self, headers: &HeaderMap, body: &Bytes) -> Vec<(String, String)> {
-        let wanted = &self.shared.terms.rules.capture;
-        if wanted.is_empty() {
-            return Vec::new();
-        }
-        let encoding = headers::content_coding(headers);
-        let Some(text) = coding::decode(encoding, body, READ_MAX) else { return Vec::new() };
-        let Ok(root) = json::parse(&text) else { return Vec::new() };
-        let found = wanted.iter().filter_map(|(name, pointer)| {
-            let value = root.at(pointer)?.text()?;
-            (value.len() <= ID_MAX).then(|| (name.clone(), value.into_owned()))
-        });
-        found.collect()
-    }
 }
 
 /// An answer that was delivered is nobody's any more: the next equal order is another.
@@ -294,76 +276,32 @@ pub(super) fn forget_when_served(shared: &Shared, client: Presence, (id, key): (
     });
 }
 
-/// Sends a request whose key nobody can ask for again: it protects our own
-/// retries, and needs no place in the store.
-pub(super) async fn without_claim<S>(
-    shared: &Arc<Shared>,
-    mut inner: S,
-    mut request: Request,
-    found: &Identified,
-) -> Result<Response, Failure>
-where
-    S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
-    S::Future: Send,
-{
-    let until = Instant::now() + shared.terms.rules.upstream_ttl;
-    request.standing = standing(shared, found, Some(until));
-    let client = request.client.presence.clone();
-    let tasks = shared.tasks.clone();
-    let (trail, shared) = (request.trail.clone(), shared.clone());
-    let unclaimed = Unclaimed::new(&shared, &request, found);
-    let exchange = async move {
-        let result = inner.call(request).await;
-        unclaimed.end(&shared, &trail, result.as_ref().ok().map(|response| response.status));
-        result
-    };
-    Outlive::new(Box::pin(exchange), client, tasks).await
-}
-
-/// An exchange whose key is nobody's: all that stays of it is a row of the ledger.
-struct Unclaimed {
-    run: Run,
-}
-
-impl Unclaimed {
-    fn new(shared: &Shared, request: &Request, found: &Identified) -> Self {
-        let exchange = shared.names.next();
-        request.trail.with(|notes| notes.exchange = Some(exchange));
-        let about = about(shared.terms.metrics.name(), request);
-        let row = store::row(exchange, found.key.as_str(), &about, shared.store.now());
-        Self { run: shared.running.begin(row) }
+/// The ids that the route wants from an answer.
+pub(super) fn captured(
+    shared: &Shared,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Vec<(String, String)> {
+    let wanted = &shared.terms.rules.capture;
+    if wanted.is_empty() {
+        return Vec::new();
     }
-
-    fn end(self, shared: &Shared, trail: &Trail, status: Option<StatusCode>) {
-        let (end, attempts) = trail.with(|notes| {
-            // A good answer is the rule; whether its body comes whole is for the client to see.
-            let good = status.is_some_and(|status| status.is_success());
-            let decide = shared.terms.decide.ending;
-            let ending = (!good).then(|| {
-                decide(&History {
-                    ambiguous_before: false,
-                    attempts: &notes.attempts,
-                    says: notes.says,
-                    body: BodyCame::Whole,
-                    kept: Kept::No,
-                    asked_by: AskedBy::Nobody,
-                    client_gone: false,
-                })
-            });
-            notes.end = ending.map(|ending| ending.end);
-            (notes.end.unwrap_or(End::NotRetained), notes.attempts.clone())
-        });
-        if end == End::Unknown {
-            shared.terms.metrics.key(KeyEvent::Unknown);
-        }
-        if let Some(row) = self.run.end() {
-            shared.note(store::note(row, store::state(end), &attempts));
-        }
-    }
+    let encoding = headers::content_coding(headers);
+    let Some(text) = coding::decode(encoding, body, READ_MAX) else { return Vec::new() };
+    let Ok(root) = json::parse(&text) else { return Vec::new() };
+    let found = wanted.iter().filter_map(|(name, pointer)| {
+        let value = root.at(pointer)?.text()?;
+        (value.len() <= ID_MAX).then(|| (name.clone(), value.into_owned()))
+    });
+    found.collect()
 }
 
 /// What the key tells the stages below.
-fn standing(shared: &Shared, found: &Identified, promised_until: Option<Instant>) -> Standing {
+pub(super) fn standing(
+    shared: &Shared,
+    found: &Identified,
+    promised_until: Option<Instant>,
+) -> Standing {
     let rules = &shared.terms.rules;
     let promised = found.sent && rules.upstream_dedupes == Some(true);
     Standing {
@@ -377,6 +315,6 @@ fn standing(shared: &Shared, found: &Identified, promised_until: Option<Instant>
 /// `design.md`, section 7: a larger answer is passed on and not kept.
 const KEPT_MAX: usize = 64 * 1024 * 1024;
 /// What is read of an answer for its ids.
-const READ_MAX: usize = 1024 * 1024;
+pub(super) const READ_MAX: usize = 1024 * 1024;
 /// An id is short; what is not is no id.
 const ID_MAX: usize = 256;

@@ -32,6 +32,7 @@ mod repeat;
 pub mod running;
 mod tee;
 mod terms;
+mod unclaimed;
 
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use template::Template;

@@ -65,6 +65,7 @@ impl From<Note> for Entry {
             state: note.state,
             status: note.status,
             attempts: attempts(&note.attempts),
+            captured: note.captured.as_deref().map(captured).unwrap_or_default(),
             ended: Some(note.ended),
             ..Self::of(note.row)
         }
@@ -130,6 +131,8 @@ pub struct Note {
     pub status: Option<u16>,
     /// The attempts: JSON arrays, parted by commas.
     pub attempts: String,
+    /// Ids that were taken from the answer: a JSON object.
+    pub captured: Option<String>,
     /// When it ended, in microseconds since 1970.
     pub ended: i64,
 }
@@ -150,9 +153,9 @@ impl Journal {
                 .prepare_cached(
                     "INSERT OR IGNORE INTO exchanges (seq, instance, key, key_hash, holds, epoch, state, route,
                                             method, url, attempts, status, began_at, began_boot,
-                                            began_up, ended_at, ended_boot, ended_up, gone_at)
+                                            began_up, ended_at, ended_boot, ended_up, gone_at, captured)
                      VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
-                             ?15, ?16, ?17)",
+                             ?15, ?16, ?17, ?18)",
                 )?
                 .execute(params![
                     signed(row.seq),
@@ -172,6 +175,7 @@ impl Journal {
                     now.boot,
                     now.up,
                     now.wall.saturating_add(ledger),
+                    note.captured,
                 ])?;
             delta.loose += i64::try_from(noted).unwrap_or(0);
             thin(connection, most, delta)

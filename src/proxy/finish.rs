@@ -82,7 +82,7 @@ impl Finish {
         let good = self.status.is_some_and(|status| !is_error(status));
         let state = if good { State::Completed } else { State::Failed };
         let row = store::row(exchange, "", &about, began);
-        commons.note(store::note(row, state, &notes.attempts));
+        commons.note(store::note(row, state, &notes.attempts, &[]));
     }
 
     /// The answer as the client gets it; its body carries this to its last byte.

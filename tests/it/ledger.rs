@@ -89,7 +89,7 @@ impl Seed {
     async fn noted(&self, nth: u32, route: &str) {
         let (row, attempts) = (self.row(nth, route, ""), attempts(nth));
         let (state, status, ended) = (State::Failed, Some(503), row.began.wall);
-        assert!(self.journal.note(Note { row, state, status, attempts, ended }));
+        assert!(self.journal.note(Note { row, state, status, attempts, captured: None, ended }));
         self.journal.newest().await.expect("it is written after it");
     }
 

@@ -6,7 +6,7 @@ use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::{self, End};
 use crate::exchange::{Origin, query};
 use crate::idempotency::store::{About, Settlement};
-use crate::journal::ledger::{Attempt, Entry, Note, written};
+use crate::journal::ledger::{self as rows, Attempt, Entry, Note, written};
 use crate::journal::moment::micros_of;
 use crate::journal::resolve::Verdict;
 use crate::journal::{Moment, NewRow, State};
@@ -37,9 +37,15 @@ pub fn url(origin: &Origin, path: &str, query: Option<&str>) -> String {
 }
 
 /// An exchange that held no claim, as it ended.
-pub fn note(row: NewRow, state: State, attempts: &[trail::Attempt]) -> Note {
+pub fn note(
+    row: NewRow,
+    state: State,
+    attempts: &[trail::Attempt],
+    captured: &[(String, String)],
+) -> Note {
     let ended = micros_of(SystemTime::now());
-    Note { row, state, status: status(attempts), attempts: texts(attempts), ended }
+    let captured = rows::captured_text(captured);
+    Note { row, state, status: status(attempts), attempts: texts(attempts), captured, ended }
 }
 
 /// Ends an entry as its claim was settled.

@@ -213,7 +213,14 @@ pub(super) fn reserve(n: u64) -> Reserve {
 
 pub(super) fn note(seq: u64) -> Note {
     let (state, attempts) = (State::Failed, String::new());
-    Note { row: row(seq, seq), state, status: Some(500), attempts, ended: START.wall }
+    Note {
+        row: row(seq, seq),
+        state,
+        status: Some(500),
+        attempts,
+        captured: None,
+        ended: START.wall,
+    }
 }
 
 /// An end in `state`, which closes the key unless it is released.

@@ -84,7 +84,7 @@ fn is_there(scene: &Scene, body: &[u8]) -> bool {
 }
 
 const BODY: &[u8] = b"as if it were large";
-const YOUNG: i64 = 600 * SECOND;
+const YOUNG: i64 = 60 * SECOND;
 
 /// An exchange that is answered with [`BODY`], which is in a file.
 async fn filed(scene: &Scene, n: u64, keeps: Settle) {

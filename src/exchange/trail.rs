@@ -1,5 +1,6 @@
 //! What an exchange has been through: its attempts, and what was made of them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -196,6 +197,37 @@ pub struct Notes {
     pub end: Option<End>,
     /// Whether the upstream is declared not to de-duplicate: `upstream_dedupes: false`.
     pub never_dedupes: bool,
+    /// Where attempts are written down while the exchange goes on.
+    pub diary: Option<Diary>,
+    /// How many of the attempts are written there.
+    pub written: usize,
+}
+
+/// Where attempts are written down that are not the last: should the process die in
+/// the wait for the next, the ledger has them.
+#[derive(Clone)]
+pub struct Diary(Arc<Write>);
+
+type Write = dyn Fn(&[Attempt]) + Send + Sync;
+
+impl Diary {
+    /// Writes by `write`, which must not wait.
+    pub fn new(write: impl Fn(&[Attempt]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(write))
+    }
+}
+
+impl fmt::Debug for Diary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Diary")
+    }
+}
+
+impl Notes {
+    /// The attempts that are yet to be written down.
+    pub fn unwritten(&self) -> &[Attempt] {
+        self.attempts.get(self.written..).unwrap_or_default()
+    }
 }
 
 /// What may be said about a key without saying the key.
@@ -215,6 +247,16 @@ impl Trail {
     /// Reads or writes the notes. The lock is never held over a wait.
     pub fn with<T>(&self, act: impl FnOnce(&mut Notes) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes that another attempt follows: those before it are written down.
+    pub fn another_follows(&self) {
+        self.with(|notes| {
+            if let Some(Diary(write)) = &notes.diary {
+                write(notes.unwritten());
+                notes.written = notes.attempts.len();
+            }
+        });
     }
 
     /// How many attempts were made.

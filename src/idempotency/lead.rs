@@ -81,6 +81,7 @@ impl Lead {
         let shared = self.seen.shared.clone();
         request.standing = self.standing;
         request.guard = self.claim.guard();
+        self.seen.trail.with(|notes| notes.diary = self.claim.diary());
         if !self.fingerprint_known {
             let fingerprinter = shared.fingerprinter(&request);
             let body = std::mem::take(&mut request.body);
@@ -224,7 +225,7 @@ impl Seen {
         if let Some(orphan) = self.orphan.as_ref().filter(|_| ending.adoptable) {
             orphan.leave_open();
         }
-        let attempts = self.trail.with(|notes| notes.attempts.clone());
+        let attempts = self.trail.with(|notes| notes.unwritten().to_vec());
         let exchange = claim.exchange();
         let started = Instant::now();
         let settled = claim.settle(Settlement {

@@ -158,6 +158,21 @@ impl Journal {
         });
     }
 
+    /// Adds attempts to a claim that goes on, and the last status that came; nobody waits
+    /// for it.
+    pub fn note_attempts(&self, (seq, epoch): (u64, u64), attempts: String, status: Option<u16>) {
+        self.post(move |connection, _delta| {
+            connection
+                .prepare_cached(
+                    "UPDATE exchanges SET attempts = concat_ws(',', nullif(attempts, ''), ?3),
+                            status = coalesce(?4, status)
+                     WHERE seq = ?1 AND epoch = ?2 AND state = ?5",
+                )?
+                .execute(params![signed(seq), signed(epoch), attempts, status, State::InFlight])
+                .map(drop)
+        });
+    }
+
     /// Notes that the head of a good answer has come: from here on a crash leaves
     /// *answered, not retained*.
     pub fn land(&self, seq: u64, epoch: u64, status: u16, keep: i64) {

@@ -188,8 +188,7 @@ pub(super) fn end(
     let changed = connection
         .prepare_cached(
             "UPDATE exchanges SET state = ?4, holds = ?5, status = coalesce(?6, status),
-                    attempts = CASE WHEN attempts IS NULL OR attempts = '' THEN ?7
-                                    WHEN ?7 = '' THEN attempts ELSE attempts || ',' || ?7 END,
+                    attempts = concat_ws(',', nullif(attempts, ''), nullif(?7, '')),
                     captured = coalesce(?8, captured),
                     fingerprint = coalesce(?15, fingerprint), ttl = ?9, keep = ?10, gone_at = ?11,
                     ended_at = ?12, ended_boot = ?13, ended_up = ?14

@@ -190,6 +190,7 @@ impl Exchange {
                         return self.stop(Stop::Budget, result);
                     };
                     self.shared.means.metrics.retry(reason, wait, asked);
+                    self.parts.trail.another_follows();
                     let result = Box::pin(set_aside(result)).await;
                     if !self.wait(wait).await {
                         return result;

@@ -102,6 +102,33 @@ async fn an_order_under_a_random_key_is_seen_while_it_runs_and_afterwards() {
 }
 
 #[tokio::test]
+async fn the_attempts_before_a_kill_are_told_of() {
+    let rest = "retry: {on: [503], backoff: {initial: 1ms}}, idempotency: {upstream_dedupes: true}";
+    let (provider, folder) = beside("dir: state", rest).await;
+    let folder = std::sync::Arc::new(folder);
+    let mut first = Samekey::run_in(folder.clone()).await;
+    provider.script("s", "503; held");
+    let (client, url) = (Client::through(&first), provider.ports.http_url("/s/s/v1/jobs"));
+    let fields = [("samekey-key", "order-1")];
+    let waits = tokio::spawn(async move {
+        let _answer = client.try_send(Method::POST, &url, &fields, ORDER).await;
+    });
+    provider.arrived("s", 2).await;
+    let attempts = async |running: &Samekey| {
+        let listed = crate::support::client::get(running.admin, "/api/exchanges").await.json();
+        let row = &listed["exchanges"][0];
+        (row["state"].clone(), row["attempts"].clone())
+    };
+    let (state, attempts_then) = attempts(&first).await;
+    assert_eq!((state, &attempts_then[0]["status"]), ("in_flight".into(), &503.into()));
+    first.signal(rustix::process::Signal::KILL);
+    first.ended().await;
+    waits.abort();
+    let second = Samekey::run_in(folder).await;
+    assert_eq!(attempts(&second).await, ("unknown".into(), attempts_then));
+}
+
+#[tokio::test]
 async fn a_get_that_was_retried_has_a_row_and_one_that_was_not_has_none() {
     let (provider, folder) = beside("dir: state", "retry: {backoff: {initial: 1ms}}").await;
     let running = Samekey::run_in(std::sync::Arc::new(folder)).await;

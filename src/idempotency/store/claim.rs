@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use crate::exchange::Guard;
 use crate::exchange::id::ExchangeId;
-use crate::exchange::trail::End;
+use crate::exchange::trail::{Diary, End};
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::waiter::Progress;
-use crate::idempotency::store::{Settlement, Store, Told};
+use crate::idempotency::store::{Settlement, Store, Told, ledger};
 
 /// The right to send a key; it is settled once, or dropped.
 #[derive(Debug)]
@@ -163,6 +163,17 @@ impl Claim {
             Store::Memory(_) | Store::Disk(_) => None,
             Store::Shared(shared) => shared.guard(&self.name),
         }
+    }
+
+    /// Where attempts under it are written down that are not the last; `None` where
+    /// nothing outlasts the process anyway.
+    pub fn diary(&self) -> Option<Diary> {
+        let journal = self.store.journal()?.clone();
+        let ((seq, _), epoch) = (self.name.exchange.parts(), self.name.epoch);
+        Some(Diary::new(move |attempts| {
+            let (texts, status) = (ledger::texts(attempts), ledger::status(attempts));
+            journal.note_attempts((seq, epoch), texts, status);
+        }))
     }
 
     /// Ends it as unknown in the local store alone: another replica left it so.

@@ -162,3 +162,24 @@ async fn keys_that_may_be_taken_over_are_those_of_the_window() {
     scene.is_unknown(4, 14).await;
     scene.books_are_true().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn attempts_add_up_and_those_before_a_kill_are_shown_after_it() {
+    let scene = Scene::new();
+    let first = || r#"["failed",503,0,1]"#.to_owned();
+    for n in [1, 2] {
+        scene.claim(n).await;
+        scene.journal.note_attempts((n, n), first(), Some(503));
+    }
+    scene.end(1, settle(State::Completed)).await;
+    scene.journal.note_attempts((1, 1), first(), Some(503));
+    scene.journal.note_attempts((2, 7), first(), Some(500));
+    let scene = scene.killed(START).await;
+    let outcomes = async |n| {
+        let entry = scene.shown(n).await.expect("it is there");
+        let outcomes = entry.attempts.into_iter().map(|attempt| attempt.outcome);
+        (entry.state, entry.status, outcomes.collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(outcomes(1).await, (State::Completed, Some(201), "failed done".to_owned()));
+    assert_eq!(outcomes(2).await, (State::Unknown, Some(503), "failed".to_owned()));
+}

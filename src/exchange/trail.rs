@@ -197,6 +197,8 @@ pub struct Notes {
     pub end: Option<End>,
     /// Whether the upstream is declared not to de-duplicate: `upstream_dedupes: false`.
     pub never_dedupes: bool,
+    /// Whether this replica alone guards the key: `on_failure: forward`.
+    pub alone: bool,
     /// Where attempts are written down while the exchange goes on.
     pub diary: Option<Diary>,
     /// How many of the attempts are written there.

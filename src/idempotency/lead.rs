@@ -81,7 +81,9 @@ impl Lead {
         let shared = self.seen.shared.clone();
         request.standing = self.standing;
         request.guard = self.claim.guard();
-        self.seen.trail.with(|notes| notes.diary = self.claim.diary());
+        self.seen.trail.with(|notes| {
+            (notes.diary, notes.alone) = (self.claim.diary(), self.claim.is_alone());
+        });
         if !self.fingerprint_known {
             let fingerprinter = shared.fingerprinter(&request);
             let body = std::mem::take(&mut request.body);

@@ -202,6 +202,7 @@ impl Drop for Finish {
                 stop = notes.stop.map(Stop::as_str),
                 replay = notes.replay.map(Replay::as_str),
                 key_source = notes.key_note.as_ref().map(|note| note.source),
+                guarded = notes.alone.then_some("by this replica alone"),
                 key_digest = notes.key_note.as_ref().map(|note| note.digest.as_str()),
                 "exchange"
             );

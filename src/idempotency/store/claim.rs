@@ -21,6 +21,7 @@ pub struct Claim {
     age: Option<Duration>,
     began: Instant,
     ambiguous_before: bool,
+    alone: bool,
     progress: watch::Sender<Progress>,
     store: Store,
     stage: Stage,
@@ -58,6 +59,7 @@ impl Claim {
             age: Some(Duration::ZERO),
             began: Instant::now(),
             ambiguous_before: false,
+            alone: false,
             progress,
             store: store.clone(),
             stage: Stage::Held,
@@ -155,6 +157,17 @@ impl Claim {
     /// Notes that it is claimed in what replicas share too.
     pub(super) fn share(&mut self, epoch: u64) {
         self.name.shared = Some(epoch);
+    }
+
+    /// Notes that this replica alone guards it: what is shared did not answer.
+    pub(super) fn go_alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Whether this replica alone guards it, where several should.
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// What is asked before every attempt under it; `None` where it cannot be lost.

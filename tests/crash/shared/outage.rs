@@ -36,6 +36,9 @@ async fn without_redis_forward_goes_on_and_its_own_journal_still_holds() {
     assert_eq!(pair.by_one("a").await.status, 201);
     pair.upstream.script("u", "500 effect; ok").await;
     assert_eq!(pair.by_one("u").await.status, 500);
+    for status in ["\"status\":201", "\"status\":500"] {
+        pair.one.it().logged(&["exchange", status, "by this replica alone"]).await;
+    }
     for _ in 0..2 {
         assert_eq!(pair.by_one("before").await.header("samekey-replay"), "stored");
         assert_eq!(pair.by_one("a").await.header("samekey-replay"), "stored");

@@ -96,7 +96,7 @@ impl Shared {
             }
             // The claim here takes itself back: nothing was sent under it.
             Some(Found::Taken(taken)) => self.taken(claim, taken).await,
-            None if self.goes_on(asked) => Ok(Reserved::Claimed(claim)),
+            None if self.goes_on(asked) => Ok(Reserved::Claimed(claim.go_alone())),
             None => Err(AWAY),
         }
     }
@@ -112,7 +112,7 @@ impl Shared {
         };
         // Dropped from here on, it is unknown here as before.
         let Some(epoch) = open.shared else {
-            return if self.goes_on(asked) { Ok(Some(claim)) } else { Err(AWAY) };
+            return if self.goes_on(asked) { Ok(Some(claim.go_alone())) } else { Err(AWAY) };
         };
         match self.heard("shared_resume", self.0.redis.resume(asked.id, epoch).await) {
             Some(Some(next)) => {
@@ -120,7 +120,7 @@ impl Shared {
                 Ok(Some(claim))
             }
             Some(None) => Ok(None),
-            None if self.goes_on(asked) => Ok(Some(claim)),
+            None if self.goes_on(asked) => Ok(Some(claim.go_alone())),
             None => Err(AWAY),
         }
     }

@@ -358,7 +358,7 @@ impl Exchange {
         match kept {
             None => result,
             Some(kept) if self.parts.client.presence.is_gone() => kept,
-            Some(kept) => self.stop(Stop::Deadline, kept),
+            Some(kept) => self.stop(held_back_by(&result), kept),
         }
     }
 
@@ -369,6 +369,15 @@ impl Exchange {
             self.parts.trail.with(|notes| notes.stop = Some(stop));
         }
         result
+    }
+}
+
+/// Why no attempt follows that was due.
+fn held_back_by(result: &Result<Response, Failure>) -> Stop {
+    match result {
+        // Another replica may be sending the key.
+        Err(Failure::StoreUnavailable(_)) => Stop::Unsafe,
+        _ => Stop::Deadline,
     }
 }
 
@@ -679,6 +688,11 @@ mod tests {
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(rest(&mut answer.body).await, "slow down");
         assert_eq!((bench.stop(), bench.outcomes().len()), (Some(Stop::Deadline), 1));
+
+        let lost = Err(Failure::StoreUnavailable("another replica took the claim over"));
+        bench.upstream.answer(Ok(response(429, &[], full("slow down")))).answer(lost);
+        let answer = bench.send(post(full("ab"))).await.expect("the first answer");
+        assert_eq!((answer.status.as_u16(), bench.stop()), (429, Some(Stop::Unsafe)));
 
         // That the outcome is not known says more than that nothing was sent now.
         bench.upstream.answer(broke()).answer(held_back());

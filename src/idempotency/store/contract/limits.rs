@@ -69,6 +69,17 @@ pub(super) async fn a_full_store(make: Make) {
         completed(&store, 30).await.record.is_none(),
         "the answers' share is used up, the keys' is not"
     );
+    // Past it, answers give way to keys, those first that would go first; keys never do.
+    let mut taken = 30;
+    while let Ok(Reserved::Claimed(next)) = store.reserve(&asked(taken + 1, None)).await {
+        next.settle(settlement(End::NotRetained)).await;
+        taken += 1;
+    }
+    assert!(taken >= 35, "{taken} keys, of 40 that fit without an answer");
+    for nth in 1..=taken {
+        assert_eq!(completed(&store, nth).await.captured.len(), 1, "{nth} of {taken}");
+    }
+    assert!(store.size().1 <= 40 * one);
     for (room, fits) in [(2 * one - 1, false), (2 * one, true)] {
         let store = make(room);
         let _held = claim(&store, 1).await;

@@ -197,12 +197,22 @@ pub struct Notes {
     pub end: Option<End>,
     /// Whether the upstream is declared not to de-duplicate: `upstream_dedupes: false`.
     pub never_dedupes: bool,
-    /// Whether this replica alone guards the key: `on_failure: forward`.
-    pub alone: bool,
+    /// Who guards the key.
+    pub guarded: Guarded,
     /// Where attempts are written down while the exchange goes on.
     pub diary: Option<Diary>,
     /// How many of the attempts are written there.
     pub written: usize,
+}
+
+/// Who guards a key against a second sending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guarded {
+    /// Whoever the config says.
+    #[default]
+    AsWanted,
+    /// This replica alone, since what is shared did not answer: `on_failure: forward`.
+    Alone,
 }
 
 /// Where attempts are written down that are not the last: should the process die in

@@ -82,7 +82,7 @@ impl Lead {
         request.standing = self.standing;
         request.guard = self.claim.guard();
         self.seen.trail.with(|notes| {
-            (notes.diary, notes.alone) = (self.claim.diary(), self.claim.is_alone());
+            (notes.diary, notes.guarded) = (self.claim.diary(), self.claim.guarded());
         });
         if !self.fingerprint_known {
             let fingerprinter = shared.fingerprinter(&request);

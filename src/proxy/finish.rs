@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
-use crate::exchange::trail::{Notes, Presence, Replay, Stop, Trail};
+use crate::exchange::trail::{Guarded, Notes, Presence, Replay, Stop, Trail};
 use crate::exchange::{Failure, Origin, Request, Response, answer};
 use crate::idempotency::store::{self, About};
 use crate::journal::State;
@@ -188,6 +188,7 @@ impl Drop for Finish {
                 notes.attempts.iter().map(|attempt| attempt.waited).sum();
             let outcomes: Vec<&str> =
                 notes.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
+            let alone = notes.guarded == Guarded::Alone;
             tracing::info!(
                 route = self.route.name(),
                 exchange = notes.exchange.map(tracing::field::display),
@@ -202,7 +203,7 @@ impl Drop for Finish {
                 stop = notes.stop.map(Stop::as_str),
                 replay = notes.replay.map(Replay::as_str),
                 key_source = notes.key_note.as_ref().map(|note| note.source),
-                guarded = notes.alone.then_some("by this replica alone"),
+                guarded = alone.then_some("by this replica alone"),
                 key_digest = notes.key_note.as_ref().map(|note| note.digest.as_str()),
                 "exchange"
             );

@@ -57,6 +57,33 @@ pub struct Receipt {
     units: u64,
 }
 
+/// A retry that is paid for; dropped before it is made, it gives the tokens back.
+#[derive(Debug)]
+pub struct Paid {
+    budget: Budget,
+    receipt: Option<Receipt>,
+}
+
+impl Paid {
+    /// A retry that `receipt` of `budget` pays for.
+    pub fn with(budget: &Budget, receipt: Receipt) -> Self {
+        Self { budget: budget.clone(), receipt: Some(receipt) }
+    }
+
+    /// Notes that it is made.
+    pub fn spend(mut self) {
+        self.receipt = None;
+    }
+}
+
+impl Drop for Paid {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            self.budget.refund(receipt);
+        }
+    }
+}
+
 /// The balance of one route, shared by all its exchanges.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Account>);

@@ -18,7 +18,7 @@ use crate::exchange::{
 };
 use crate::failpoint::Failpoint;
 use crate::metrics::RouteMetrics;
-use crate::retry::budget::{Budget, Receipt};
+use crate::retry::budget::{Budget, Paid};
 use crate::retry::decision::{Decision, Facts, decide, repeatable};
 use crate::retry::glance::{self, Said, set_aside};
 use crate::retry::outcome::{Classified, classify};
@@ -332,7 +332,7 @@ impl Exchange {
         if cost == crate::retry::budget::Cost::Free {
             self.free_used += 1;
         }
-        receipt.map(|receipt| Paid { budget: budget.clone(), receipt: Some(receipt) })
+        receipt.map(|receipt| Paid::with(budget, receipt))
     }
 
     /// Waits; `false` when the client left and nobody wants another attempt.
@@ -378,26 +378,6 @@ fn held_back_by(result: &Result<Response, Failure>) -> Stop {
         // Another replica may be sending the key.
         Err(Failure::StoreUnavailable(_)) => Stop::Unsafe,
         _ => Stop::Deadline,
-    }
-}
-
-/// A retry that is paid for; dropped before it is made, it gives the tokens back.
-struct Paid {
-    budget: Budget,
-    receipt: Option<Receipt>,
-}
-
-impl Paid {
-    fn spend(mut self) {
-        self.receipt = None;
-    }
-}
-
-impl Drop for Paid {
-    fn drop(&mut self) {
-        if let Some(receipt) = self.receipt.take() {
-            self.budget.refund(receipt);
-        }
     }
 }
 

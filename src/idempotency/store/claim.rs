@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::exchange::Guard;
 use crate::exchange::id::ExchangeId;
-use crate::exchange::trail::{Diary, End};
+use crate::exchange::trail::{Diary, End, Guarded};
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::waiter::Progress;
@@ -21,7 +21,7 @@ pub struct Claim {
     age: Option<Duration>,
     began: Instant,
     ambiguous_before: bool,
-    alone: bool,
+    guarded: Guarded,
     progress: watch::Sender<Progress>,
     store: Store,
     stage: Stage,
@@ -59,7 +59,7 @@ impl Claim {
             age: Some(Duration::ZERO),
             began: Instant::now(),
             ambiguous_before: false,
-            alone: false,
+            guarded: Guarded::AsWanted,
             progress,
             store: store.clone(),
             stage: Stage::Held,
@@ -161,13 +161,13 @@ impl Claim {
 
     /// Notes that this replica alone guards it: what is shared did not answer.
     pub(super) fn go_alone(mut self) -> Self {
-        self.alone = true;
+        self.guarded = Guarded::Alone;
         self
     }
 
-    /// Whether this replica alone guards it, where several should.
-    pub fn is_alone(&self) -> bool {
-        self.alone
+    /// Who guards it.
+    pub fn guarded(&self) -> Guarded {
+        self.guarded
     }
 
     /// What is asked before every attempt under it; `None` where it cannot be lost.

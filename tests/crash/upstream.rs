@@ -70,6 +70,24 @@ impl Upstream {
         assert_eq!(done.expect("it answers").status, 200);
     }
 
+    /// How many requests for an event it has seen.
+    pub(crate) async fn seen(&self, event: &str) -> u64 {
+        let path = format!("/_sim/report?scenario={event}");
+        let report = ask(self.control, Method::GET, &path, None).await;
+        report.expect("it answers").json()["requests"].as_u64().expect("a number")
+    }
+
+    /// Waits until it has seen a request for an event.
+    pub(crate) async fn arrived(&self, event: &str) {
+        let path = format!("/_sim/await?scenario={event}&requests=1");
+        ask(self.control, Method::GET, &path, None).await.expect("it answers");
+    }
+
+    /// Lets go what it withholds.
+    pub(crate) async fn release(&self) {
+        ask(self.control, Method::POST, "/_sim/release", None).await.expect("it answers");
+    }
+
     /// The effects so far, by business event.
     pub(crate) fn effects(&self) -> BTreeMap<String, Vec<Effect>> {
         let text = std::fs::read_to_string(&self.book).expect("the book can be read");

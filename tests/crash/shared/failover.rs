@@ -42,14 +42,14 @@ async fn play(wait_replicas: u8, lags: bool) -> Failover {
     sentinels.until_promoted().await;
     let mut told = Failover { sent: 0, refused, forgotten: 0 };
     for event in &events {
-        let before = pair.seen(event).await;
+        let before = pair.upstream.seen(event).await;
         told.sent += usize::from(before > 0);
         if before > 0 {
             pair.by_other_until_not(event, &["store-unavailable"]).await;
-            told.forgotten += usize::from(pair.seen(event).await > before);
+            told.forgotten += usize::from(pair.upstream.seen(event).await > before);
         }
     }
-    pair.release().await;
+    pair.upstream.release().await;
     while orders.join_next().await.is_some() {}
     told
 }
@@ -64,7 +64,7 @@ async fn until_sent_or_refused(
     loop {
         let mut sent = 0;
         for event in events {
-            sent += usize::from(pair.seen(event).await > 0);
+            sent += usize::from(pair.upstream.seen(event).await > 0);
         }
         while let Some(answer) = orders.try_join_next() {
             let answer = answer.expect("it was not cut").expect("an answer");

@@ -10,10 +10,8 @@ mod stale;
 
 use std::time::Duration;
 
-use http::Method;
 use tokio::time::{Instant, sleep};
 
-use crate::ledger::ask;
 use crate::order::{Identity, Order};
 use crate::sidecar::Sidecar;
 use crate::support::Answer;
@@ -69,28 +67,19 @@ impl Pair {
         until_not(&self.order(event), proxy, passing).await
     }
 
+    /// Kills the one while the upstream withholds its answer to an order.
+    async fn one_dies_amid(&mut self, event: &str) {
+        let (order, proxy) = (self.order(event), self.one.proxy());
+        let asks = tokio::spawn(async move { order.ask(proxy).await });
+        self.upstream.arrived(event).await;
+        self.one.kill().await.expect("it died of it");
+        assert!(asks.await.expect("it was not cut").is_err());
+    }
+
     /// Orders through the one until the answer is none of these slugs.
     async fn by_one_until_not(&mut self, event: &str, passing: &[&str]) -> Answer {
         let proxy = self.one.proxy();
         until_not(&self.order(event), proxy, passing).await
-    }
-
-    /// How many requests for an event the upstream has seen.
-    async fn seen(&self, event: &str) -> u64 {
-        let path = format!("/_sim/report?scenario={event}");
-        let report = ask(self.upstream.control, Method::GET, &path, None).await;
-        report.expect("it answers").json()["requests"].as_u64().expect("a number")
-    }
-
-    /// Waits until the upstream has seen a request for an event.
-    async fn arrived(&self, event: &str) {
-        let path = format!("/_sim/await?scenario={event}&requests=1");
-        ask(self.upstream.control, Method::GET, &path, None).await.expect("it answers");
-    }
-
-    /// Lets go what the upstream withholds.
-    async fn release(&self) {
-        ask(self.upstream.control, Method::POST, "/_sim/release", None).await.expect("it answers");
     }
 }
 

@@ -17,7 +17,7 @@ async fn without_redis_refuse_sends_nothing_and_goes_on_once_it_is_back() {
     for event in ["a", "b"] {
         let told = pair.by_one(event).await;
         assert_eq!(told.said(), (503, "store-unavailable".to_owned()));
-        assert_eq!(pair.seen(event).await, 0);
+        assert_eq!(pair.upstream.seen(event).await, 0);
     }
     let keyless = Order::new("keyless".to_owned(), Identity::Keyless, pair.upstream.http);
     let answer = keyless.ask(pair.one.proxy()).await.expect("an answer");
@@ -64,7 +64,7 @@ async fn a_redis_that_hangs_holds_nobody_for_long() {
     let told = pair.by_one("a").await;
     assert_eq!(told.said(), (503, "store-unavailable".to_owned()));
     assert!(began.elapsed() < HANG_MAX, "it took {:?}", began.elapsed());
-    assert_eq!(pair.seen("a").await, 0);
+    assert_eq!(pair.upstream.seen("a").await, 0);
     redis.resume();
     // The claim that Redis took in its sleep is this exchange's own: it may not block it for good.
     let passing = ["store-unavailable", "in-progress"];
@@ -93,7 +93,7 @@ async fn a_redis_that_comes_back_empty_undoes_nothing_of_a_replicas_own_journal(
         pair.one.start(None).await.expect("it starts");
     }
     assert_eq!((pair.upstream.count("a"), pair.upstream.count("u")), (1, 1));
-    assert_eq!((pair.seen("a").await, pair.seen("u").await), (1, 1));
+    assert_eq!((pair.upstream.seen("a").await, pair.upstream.seen("u").await), (1, 1));
 }
 
 /// How long a client may be held by a store that does not answer.

@@ -13,18 +13,18 @@ async fn a_key_that_one_replica_claimed_is_joined_by_the_other() {
     pair.upstream.script("a", "held").await;
     let (first, proxy) = (pair.order("a"), pair.one.proxy());
     let first = tokio::spawn(async move { first.ask(proxy).await });
-    pair.arrived("a").await;
+    pair.upstream.arrived("a").await;
     let told = pair.by_other("a").await;
     assert_eq!(told.said(), (409, "in-progress".to_owned()), "past its wait");
     let (second, proxy) = (pair.order("a"), pair.other.proxy());
     let second = tokio::spawn(async move { second.ask(proxy).await });
     pair.other.it().until("samekey_inflight_exchanges{route=\"r\"}", 1.0).await;
-    pair.release().await;
+    pair.upstream.release().await;
     let first = first.await.expect("it was not cut").expect("an answer");
     let second = second.await.expect("it was not cut").expect("an answer");
     assert_eq!((first.status.as_u16(), second.status.as_u16()), (201, 201));
     assert_eq!((job(&first), second.header("samekey-attempts")), (job(&second), "0"));
-    assert_eq!((pair.seen("a").await, pair.upstream.count("a")), (1, 1));
+    assert_eq!((pair.upstream.seen("a").await, pair.upstream.count("a")), (1, 1));
 }
 
 #[tokio::test]
@@ -51,17 +51,13 @@ async fn an_owner_that_died_leaves_an_unknown_outcome_and_never_a_free_key() {
     let redis = Redis::start().await;
     let mut pair = Pair::up(&redis.url(), REFUSE).await;
     pair.upstream.script("a", "held").await;
-    let (first, proxy) = (pair.order("a"), pair.one.proxy());
-    let first = tokio::spawn(async move { first.ask(proxy).await });
-    pair.arrived("a").await;
-    pair.one.kill().await.expect("it died of it");
-    assert!(first.await.expect("it was not cut").is_err());
+    pair.one_dies_amid("a").await;
     let told = pair.by_other_until_not("a", &["in-progress"]).await;
     assert_eq!(told.said(), (409, "outcome-unknown".to_owned()));
     pair.one.start(None).await.expect("it starts");
     let told = pair.by_one_until_not("a", &["in-progress"]).await;
     assert_eq!(told.said(), (409, "outcome-unknown".to_owned()));
-    assert_eq!((pair.seen("a").await, pair.upstream.count("a")), (1, 1));
+    assert_eq!((pair.upstream.seen("a").await, pair.upstream.count("a")), (1, 1));
 }
 
 #[tokio::test]
@@ -69,16 +65,12 @@ async fn what_a_dead_owner_began_is_finished_by_the_other_where_the_upstream_de_
     let redis = Redis::start().await;
     let mut pair = Pair::up(&redis.url(), Terms { keys: Keys::Honoured, ..REFUSE }).await;
     pair.upstream.script("a", "held").await;
-    let (first, proxy) = (pair.order("a"), pair.one.proxy());
-    let first = tokio::spawn(async move { first.ask(proxy).await });
-    pair.arrived("a").await;
-    pair.one.kill().await.expect("it died of it");
-    assert!(first.await.expect("it was not cut").is_err());
-    pair.release().await;
+    pair.one_dies_amid("a").await;
+    pair.upstream.release().await;
     let answer = pair.by_other_until_not("a", &["in-progress"]).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
-    assert_eq!((pair.seen("a").await, pair.upstream.count("a")), (2, 1));
+    assert_eq!((pair.upstream.seen("a").await, pair.upstream.count("a")), (2, 1));
     pair.one.start(None).await.expect("it starts");
     let again = pair.by_one("a").await;
-    assert_eq!((job(&again), pair.seen("a").await), (job(&answer), 2));
+    assert_eq!((job(&again), pair.upstream.seen("a").await), (job(&answer), 2));
 }

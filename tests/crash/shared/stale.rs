@@ -32,7 +32,7 @@ async fn a_stale_journal_does_not_undo_that_it_landed() {
     pair.one.start(None).await.expect("it starts");
     assert_eq!(pair.by_one("a").await.said(), landed, "by who was away");
     assert_eq!(pair.by_other("a").await.said(), landed, "and by all others still");
-    assert_eq!((pair.seen("a").await, pair.upstream.count("a")), (1, 1));
+    assert_eq!((pair.upstream.seen("a").await, pair.upstream.count("a")), (1, 1));
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_stale_journal_does_not_undo_that_it_never_landed() {
     pair.one.start(None).await.expect("it starts");
     assert_eq!(pair.by_one("a").await.status, 201, "the key is free, by who was away too");
     assert_eq!(pair.by_other("a").await.header("samekey-replay"), "stored");
-    assert_eq!((pair.seen("a").await, pair.upstream.count("a")), (2, 1));
+    assert_eq!((pair.upstream.seen("a").await, pair.upstream.count("a")), (2, 1));
 }
 
 #[tokio::test]
@@ -62,5 +62,5 @@ async fn a_stale_journal_does_not_undo_what_was_done_after_it_never_landed() {
     for proxy in [pair.one.proxy(), pair.other.proxy(), pair.one.proxy()] {
         crate::check::stays(&order, proxy).await.expect("it stays");
     }
-    assert_eq!((pair.seen("a").await, pair.upstream.count("a")), (2, 1));
+    assert_eq!((pair.upstream.seen("a").await, pair.upstream.count("a")), (2, 1));
 }

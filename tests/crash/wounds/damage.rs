@@ -151,7 +151,7 @@ async fn an_answer_whose_file_is_damaged_or_gone_is_never_replayed() {
     scene.sidecar.start(None).await.expect("it starts");
     for event in ["a", "b"] {
         assert_eq!(scene.said(event).await, (409, "response-not-retained".to_owned()), "{event}");
-        assert_eq!(scene.seen(event).await, 1, "{event}");
+        assert_eq!(scene.upstream.seen(event).await, 1, "{event}");
     }
 }
 

@@ -104,12 +104,12 @@ async fn a_full_disk_sends_nothing_and_recovers_without_a_restart() {
     let running = scene.order("running");
     let proxy = scene.sidecar.proxy();
     let running = tokio::spawn(async move { running.ask(proxy).await });
-    scene.arrived("running").await;
+    scene.upstream.arrived("running").await;
     limit.exhaust(&mut scene);
 
     let refused = until_refused(&mut scene).await;
-    assert_eq!((scene.seen(&refused).await, scene.upstream.count(&refused)), (0, 0));
-    scene.release().await;
+    assert_eq!((scene.upstream.seen(&refused).await, scene.upstream.count(&refused)), (0, 0));
+    scene.upstream.release().await;
     let running = running.await.expect("it was not cut").expect("an answer");
     assert!(running.status == 201 && running.whole, "what runs is delivered");
     scene.replays("before").await;

@@ -5,10 +5,8 @@ mod command;
 mod damage;
 mod disk;
 
-use http::Method;
 use serde_json::Value;
 
-use crate::ledger::ask;
 use crate::order::{Identity, Order, said};
 use crate::sidecar::Sidecar;
 use crate::support::Answer;
@@ -60,24 +58,6 @@ impl Scene {
         let answer = self.ask(event).await;
         let stored = answer.header("samekey-replay") == "stored";
         assert!(answer.status == 201 && stored, "{event}: {}", said(&answer));
-    }
-
-    /// How many requests for an event the upstream has seen.
-    async fn seen(&self, event: &str) -> u64 {
-        let path = format!("/_sim/report?scenario={event}");
-        let report = ask(self.upstream.control, Method::GET, &path, None).await;
-        report.expect("it answers").json()["requests"].as_u64().expect("a number")
-    }
-
-    /// Waits until the upstream has seen a request for an event.
-    async fn arrived(&self, event: &str) {
-        let path = format!("/_sim/await?scenario={event}&requests=1");
-        ask(self.upstream.control, Method::GET, &path, None).await.expect("it answers");
-    }
-
-    /// Lets go what the upstream withholds.
-    async fn release(&self) {
-        ask(self.upstream.control, Method::POST, "/_sim/release", None).await.expect("it answers");
     }
 }
 

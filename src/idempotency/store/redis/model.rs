@@ -51,6 +51,12 @@ struct Entry {
     ran_out: bool,
 }
 
+impl Entry {
+    fn new(state: &'static str, epoch: u64, (owner, exchange): (usize, u32)) -> Self {
+        Self { state, epoch, owner, exchange, has_record: false, ran_out: false }
+    }
+}
+
 #[derive(Default)]
 struct Model {
     entries: HashMap<u8, Entry>,
@@ -122,14 +128,7 @@ impl Play<'_> {
             (Found::Claimed { epoch, resolved_epoch }, None) => {
                 assert_eq!(resolved_epoch, tombstone);
                 self.born(n, epoch);
-                let entry = Entry {
-                    state: "in flight",
-                    epoch,
-                    owner: who,
-                    exchange: by,
-                    has_record: false,
-                    ran_out: false,
-                };
+                let entry = Entry::new("in flight", epoch, (who, by));
                 self.model.entries.insert(n, entry);
                 self.model.released.remove(&n);
                 self.given.insert((who, n), (epoch, by));
@@ -318,14 +317,7 @@ impl Play<'_> {
         let wanted = !self.model.entries.contains_key(&n) && !stale;
         assert_eq!(done, wanted);
         if wanted {
-            let entry = Entry {
-                state: "unknown",
-                epoch,
-                owner: who,
-                exchange: by,
-                has_record: false,
-                ran_out: false,
-            };
+            let entry = Entry::new("unknown", epoch, (who, by));
             self.model.entries.insert(n, entry);
         }
     }

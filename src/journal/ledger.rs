@@ -238,9 +238,7 @@ impl Readers {
     pub(super) fn of(file: PathBuf) -> Self {
         Self(Arc::new(Pool { file, idle: Mutex::default() }))
     }
-}
 
-impl Readers {
     /// Gives up the connections that wait to be used again: the last one to close the
     /// file brings its log back into it.
     pub(super) fn close(&self) {

@@ -216,7 +216,7 @@ impl Memory {
         {
             match verdict {
                 Verdict::Landed => {
-                    let (none, kept) = (Duration::ZERO, RESOLVED_FOR);
+                    let (none, kept) = (Duration::ZERO, ledger::RESOLVED_FOR);
                     place.get_mut().state = State::completed(None, row.captured, none, kept);
                 }
                 Verdict::Absent => {
@@ -227,7 +227,7 @@ impl Memory {
         }
         let (ended, state) = (self.now().wall, ledger::resolved(verdict));
         self.0.recent.change(parts, |row| (row.state, row.ended) = (state, Some(ended)));
-        let keep = crate::journal::moment::micros(RESOLVED_FOR);
+        let keep = crate::journal::moment::micros(ledger::RESOLVED_FOR);
         Resolution::Settled(Resolved { id: id.map(|id| id.0), shared_epoch: None, keep })
     }
 
@@ -379,7 +379,5 @@ impl Entry {
 const KEYS_SHARE: u64 = 8;
 /// No boot of this machine: by then only the wall clock counts.
 const ELSEWHERE: i64 = -1;
-/// What was settled by hand is known for as long as a derived key is.
-const RESOLVED_FOR: Duration = Duration::from_hours(90 * 24);
 /// What a key costs beside its answer: the entry, its place in the map, its channel.
 const ENTRY_BYTES: u64 = 512;

@@ -448,9 +448,7 @@ impl Store {
             Self::Shared(shared) => shared.local().land(claim, status, keep_key),
         }
     }
-}
 
-impl Store {
     /// Notes which life of a key it is in what replicas share.
     fn note_shared(&self, name: &claim::Name, shared_epoch: u64) {
         if let Some(journal) = self.journal() {

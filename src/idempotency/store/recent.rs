@@ -82,3 +82,40 @@ impl Recent {
 
 /// A few MiB: enough to look back at, where nothing is meant to last.
 const ENTRIES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Clock, NewRow};
+
+    fn entry(seq: u64, state: State) -> Entry {
+        let row = NewRow {
+            seq,
+            instance: 1,
+            key: format!("key-{seq}"),
+            route: "r".to_owned(),
+            method: "POST".to_owned(),
+            url: "https://a.test/".to_owned(),
+            began: Clock::System.now(0),
+        };
+        Entry { state, ..Entry::of(row) }
+    }
+
+    #[test]
+    fn the_oldest_that_is_settled_goes_and_what_is_open_only_where_all_is() {
+        let most = ENTRIES_MAX as u64;
+        for (second, gone) in [(State::Completed, 2), (State::Unknown, 1)] {
+            let recent = Recent::default();
+            let shows = |seq| recent.show(seq, 1).is_some();
+            for seq in 1..=most {
+                let state = if seq == 2 { second } else { State::Unknown };
+                recent.push(entry(seq, state), None);
+            }
+            assert!(shows(1) && shows(2) && shows(most), "at the limit all are there");
+            recent.push(entry(most + 1, State::InFlight), None);
+            for seq in [1, 2, 3, most + 1] {
+                assert_eq!(shows(seq), seq != gone, "{seq}");
+            }
+        }
+    }
+}

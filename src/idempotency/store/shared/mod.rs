@@ -21,7 +21,9 @@ use crate::idempotency::key::Key;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::claim::Name;
 use crate::idempotency::store::redis::{self, Answered, Ended, Found, Imposed, Redis, Settled};
-use crate::idempotency::store::{Asked, Claim, Open, Reserved, Settlement, Store, Told, UnknownAt};
+use crate::idempotency::store::{
+    Asked, Claim, Open, Reserved, Settlement, Store, Told, UnknownAt, ledger,
+};
 use crate::journal::Fault;
 use crate::journal::State;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
@@ -212,7 +214,7 @@ impl Shared {
                     redis::Verdict::Landed { exchange, fingerprint: None, captured }
                 }
             };
-            let told = self.0.redis.resolve(id, shared, &there, RESOLVED_FOR).await;
+            let told = self.0.redis.resolve(id, shared, &there, ledger::RESOLVED_FOR).await;
             match self.heard("shared_resolve", told).ok_or(Fault::Away)? {
                 redis::Resolution::Done { .. } => {}
                 redis::Resolution::InFlight => return Ok(Resolution::Stands(State::InFlight)),
@@ -359,7 +361,5 @@ const AWAY: Failure = Failure::StoreUnavailable("state.shared does not answer");
 /// How long other replicas remember that a key was forgotten, and do not write their own
 /// copy of it back.
 const FORGOTTEN_FOR: Duration = Duration::from_hours(24);
-/// How long other replicas remember what was settled by hand: as long as a derived key.
-const RESOLVED_FOR: Duration = Duration::from_hours(90 * 24);
 /// Ends that wait for the coordinator; past it a lease that runs out makes unknowns.
 const OWED_MAX: usize = 10_000;

@@ -14,6 +14,7 @@ pub mod json;
 pub mod origin;
 pub mod pointer;
 pub mod query;
+pub mod record;
 pub mod signature;
 pub mod statuses;
 pub mod trail;
@@ -32,6 +33,7 @@ pub use failure::Failure;
 pub use guard::Guard;
 pub use origin::{Origin, Scheme};
 pub use pointer::{Condition, Pointer, Scalar};
+pub use record::Record;
 pub use statuses::Statuses;
 pub use trail::{End, Outcome, Stop, Trail};
 

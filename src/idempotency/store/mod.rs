@@ -20,7 +20,6 @@ pub mod claim;
 pub mod disk;
 mod ledger;
 pub mod memory;
-pub mod record;
 mod recent;
 pub mod redis;
 pub mod shared;
@@ -38,6 +37,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::exchange::Failure;
+pub use crate::exchange::Record;
 use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::{Attempt, End};
 use crate::idempotency::fingerprint::Fingerprint;
@@ -50,7 +50,6 @@ pub use claim::Claim;
 pub use disk::Disk;
 pub use ledger::{note, row, state, url};
 pub use memory::Memory;
-pub use record::Record;
 pub use shared::Shared;
 pub use waiter::Waiter;
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::exchange::{Body, Response, coding};
+use crate::exchange::{Body, Response, coding, headers};
 
 /// A response at rest; cheap to clone.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ fn accepts(asked: &HeaderMap, encoding: &str) -> bool {
     if !asked.contains_key(ACCEPT_ENCODING) {
         return true;
     }
-    let accepted = crate::exchange::headers::tokens(asked, &ACCEPT_ENCODING);
+    let accepted = headers::tokens(asked, &ACCEPT_ENCODING);
     accepted.into_iter().any(|offer| {
         let (name, weight) = offer.split_once(';').unwrap_or((&offer, ""));
         let refused = weight.trim().trim_start_matches("q=").parse() == Ok(0.0_f32);

@@ -15,7 +15,7 @@ use crate::config::route::{
 use crate::config::state::StateBlock;
 use crate::config::tree::{Node, Value};
 use crate::config::upstream::{EgressBlock, UpstreamBlock};
-use crate::config::{Config, Faults, Log, LogFormat, Source};
+use crate::config::{Config, Faults, Log, LogFormat, Source, kind};
 use crate::listen;
 use crate::route::Route;
 
@@ -176,7 +176,7 @@ impl File {
         blocks.iter().filter_map(|(at, block)| block.meant(at, reading)).collect()
     }
 
-    /// Each route laid over the defaults, and its path.
+    /// Each route laid over the defaults and what its kind adds, and its path.
     pub(super) fn route_blocks(&self, reading: &mut Reading<'_>) -> Vec<(String, RouteBlock)> {
         let nodes = self.routes.0.iter().enumerate();
         nodes
@@ -184,6 +184,7 @@ impl File {
                 let at = nth("routes", n);
                 let mut block = RouteBlock::over(&self.defaults);
                 block.read(node, &at, reading);
+                kind::fill(&mut block, &at, reading);
                 (at, block)
             })
             .collect()

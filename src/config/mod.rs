@@ -18,6 +18,7 @@ mod fault;
 mod file;
 mod idempotency;
 mod intercept;
+mod kind;
 mod leaf;
 mod limit;
 mod listen;

@@ -16,7 +16,8 @@ use crate::retry::policy::{Attempts, Deadline, FailedWhen, Policy, Triggers};
 block! {
     /// When a request is sent again.
     RetryBlock {
-        /// Attempts in all, the first included; `unlimited` needs a deadline.
+        /// Attempts in all, the first included; `unlimited` needs a deadline. Where it is not
+        /// written: `unlimited` on a route of kind `poll`, 3 on one of kind `fetch`.
         attempts: WordOr<Unlimited, Count<1, 1000>> = WordOr::Other(Count(4)),
         /// What makes an attempt worth another: statuses, `5xx`, `connect`, `reset`, `timeout`.
         on: Vec<Trigger> = vec![
@@ -53,11 +54,11 @@ block! {
 block! {
     /// How long to wait where the upstream does not say.
     BackoffBlock {
-        /// How the wait grows.
+        /// How the wait grows; `linear` on a route of kind `fetch` where it is not written.
         kind: Word<Growth> = Word(Growth::Exponential),
-        /// The first wait.
+        /// The first wait; 500ms on a route of kind `fetch` where it is not written.
         initial: Span<1, HOUR> = Span::of(200),
-        /// The longest wait.
+        /// The longest wait; 5s on a route of kind `fetch` where it is not written.
         max: Span<1, DAY> = Span::of(20 * SECOND),
         /// How much of a wait is random.
         jitter: Word<Jitter> = Word(Jitter::Full),
@@ -108,8 +109,9 @@ impl RetryBlock {
             WordOr::Other(count) => Attempts::AtMost(count.nonzero()),
             WordOr::Word(_) => Attempts::Unlimited,
         };
-        if attempts == Attempts::Unlimited && !own_deadline {
-            let at = reading.written_at(route, "retry.attempts");
+        let at = reading.written_at(route, "retry.attempts");
+        // A kind that is unlimited of itself makes do with the deadline that is built in.
+        if attempts == Attempts::Unlimited && !own_deadline && reading.wrote(&at) {
             let wish = "`unlimited` needs a `deadline`, written in the route or in `defaults`";
             reading.clash(&at, &deadline_at, wish);
         }
@@ -151,7 +153,8 @@ impl RetryBlock {
     }
 }
 
-fn condition(
+/// What stands at a pointer, as several blocks ask for it.
+pub(super) fn condition(
     json: Option<&Parsed<Pointer>>,
     values: &[Sought],
     at: &str,

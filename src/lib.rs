@@ -8,6 +8,7 @@
 //! | [`intercept`] | opens its TLS, with a leaf that our own authority signs |
 //! | [`proxy`] | cleans its headers, finds its [`route`], always answers |
 //! | [`pipeline`] | the page to read: the stages in order |
+//! | [`poll`] | asks once for all who ask how one job goes; a recent answer ends here |
 //! | [`idempotency`] | claims its key; a stored answer ends here |
 //! | [`retry`] | sends it again while that is safe and paid for |
 //! | [`limit`] | holds it back while the upstream wants that |
@@ -38,6 +39,7 @@ pub mod limit;
 pub mod listen;
 pub mod metrics;
 pub mod pipeline;
+pub mod poll;
 pub mod proxy;
 pub mod retry;
 pub mod route;

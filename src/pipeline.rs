@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use tower::ServiceBuilder;
 
+use crate::exchange::Origin;
 use crate::exchange::ending::Decide;
 use crate::idempotency::{Commons, Effects, Idempotency, IdempotencyLayer, Terms};
 use crate::limit::{Gate, Limit, LimitLayer};
 use crate::metrics::RouteMetrics;
+use crate::poll::{self, Desk, Polling, PollingLayer, Refused};
 use crate::retry::{Budget, Means, Retry, RetryLayer, verdict};
 use crate::route::{Kind, Mode, Route};
 use crate::upstream::{Pool, Sender};
 
-/// One route's stages, from its key to the wire.
-pub type Pipeline = Idempotency<Retry<Limit<Sender>>>;
+/// One route's stages, from its polls to the wire.
+pub type Pipeline = Polling<Idempotency<Retry<Limit<Sender>>>>;
 
 /// What a route keeps over a reload.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Lasting {
     pub budget: Budget,
     /// What holds its attempts back.
     pub gate: Gate,
+    /// What is known of its polls.
+    pub polls: Desk,
     /// Where it counts.
     pub metrics: RouteMetrics,
 }
@@ -29,6 +33,9 @@ pub struct Lasting {
 /// Lays the stages one upon another; the first line is the first to see a request.
 pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -> Pipeline {
     ServiceBuilder::new()
+        // Many polls of one job, one request: who joins or comes too soon ends here. Above
+        // the retries, so that those who wait share them too.
+        .layer(PollingLayer::new(polls(route, lasting, commons)))
         // One key for all attempts, and one exchange at a time for each key: what
         // is answered already ends here and costs the upstream nothing.
         .layer(IdempotencyLayer::new(terms(route, lasting), commons.clone()))
@@ -45,6 +52,26 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
 /// The stages of a request that no route matches: sent once, as it came.
 pub fn unrouted(pool: &Pool) -> Sender {
     Sender::new(pool.clone(), None, None)
+}
+
+/// What polls are asked by; nothing for a route of another kind.
+fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Terms> {
+    if route.kind != Some(Kind::Poll) {
+        return None;
+    }
+    let (suspensions, name) = (commons.suspensions.clone(), route.name.clone());
+    let refused = move |origin: &Origin, caller| suspensions.holds(origin, caller, &name);
+    Some(poll::Terms {
+        route: route.name.clone(),
+        rules: route.polls.clone(),
+        hint_max: route.retry.retry_after_max,
+        deadline: route.retry.deadline.after,
+        observes: route.mode == Mode::Observe,
+        desk: lasting.polls.clone(),
+        refused: Refused::new(refused),
+        tasks: commons.tasks.clone(),
+        metrics: commons.metrics.polls(&route.name),
+    })
 }
 
 fn terms(route: &Route, lasting: &Lasting) -> Terms {

@@ -29,6 +29,7 @@ use crate::limit::Gates;
 use crate::listen::{House, Listener};
 use crate::metrics::Metrics;
 use crate::pipeline::Lasting;
+use crate::poll::Desk;
 use crate::proxy::{Proxy, Router};
 use crate::retry::Budget;
 use crate::route::Route;
@@ -105,6 +106,7 @@ struct Core {
     house: House,
     gates: Gates,
     budgets: DashMap<String, Budget>,
+    polls: Desk,
     metrics: Metrics,
     set_level: SetLevel,
     /// Upstream connections and housekeeping: nobody waits for them when draining.
@@ -145,8 +147,8 @@ impl App {
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
         let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
         let (commons, gates) = commons::build(&config, &home, &roots, means).await?;
-        let budgets = DashMap::new();
-        let lasting = |route: &Route| lasting(route, &gates, &budgets, &metrics);
+        let (budgets, polls) = (DashMap::new(), Desk::default());
+        let lasting = |route: &Route| lasting(route, &gates, &budgets, &polls, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
         let proxy = Proxy::new(router, commons.clone());
         let house = House {
@@ -182,6 +184,7 @@ impl App {
             house,
             gates,
             budgets,
+            polls,
             metrics,
             set_level,
             background,
@@ -261,6 +264,7 @@ fn lasting(
     route: &Route,
     gates: &Gates,
     budgets: &DashMap<String, Budget>,
+    polls: &Desk,
     metrics: &Metrics,
 ) -> Lasting {
     let now = Instant::now();
@@ -270,7 +274,8 @@ fn lasting(
     budget.retune(terms, now); // what was saved and spent stays so
     let metrics = metrics.route(&route.name);
     metrics.budget(budget.whole_tokens(now));
-    Lasting { budget, gate: gates.of(&route.name, &route.limits), metrics }
+    let gate = gates.of(&route.name, &route.limits);
+    Lasting { budget, gate, polls: polls.clone(), metrics }
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {
@@ -338,6 +343,7 @@ async fn sweep(core: Arc<Core>) {
         core.pool.sweep();
         core.commons.suspensions.sweep(now);
         core.gates.sweep(now);
+        core.polls.sweep(now);
         for (id, key) in core.commons.orphans.sweep(ledger::adoption_window(&core.config.load())) {
             core.commons.store.forget(&id, &key).await;
         }

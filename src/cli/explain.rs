@@ -10,11 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use samekey::config::Config;
 use samekey::exchange::hint::{self, Hint};
 use samekey::exchange::{
-    Body, Failure, Origin, Outcome, Response, Scheme, Standing, Stop as StopWord, signature,
+    Body, Failure, Origin, Outcome, Response, Scalar, Scheme, Standing, Stop as StopWord, signature,
 };
 use samekey::idempotency::splice::client_key;
 use samekey::idempotency::{Carrier, Rules};
 use samekey::intercept::{self, Distrust, Why};
+use samekey::poll::Terminal;
 use samekey::retry::budget::{Cost, Terms};
 use samekey::retry::decision::{Decision, Facts, decide, repeatable};
 use samekey::retry::outcome::{Classified, classify};
@@ -151,10 +152,37 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         format!("  backoff: {}", backoff(&policy.backoff)),
         format!("  budget: {}", budget(policy.budget)),
     ];
-    for line in lines {
+    for line in lines.into_iter().chain(polls(route)) {
         writeln!(text, "{line}").expect("writing into a string never fails");
     }
     Key { sent }
+}
+
+/// How polls are spaced, and when their job is over.
+fn polls(route: &Route) -> Vec<String> {
+    let spaced = route.polls.interval.map(|interval| {
+        let most = interval * 2;
+        format!("  interval: {interval:?} between polls of one job, {most:?} while nothing changes")
+    });
+    let terminal = route.polls.terminal.as_ref().map(|terminal| {
+        let Terminal { condition, lasts } = terminal;
+        let values: Vec<_> = condition.values.iter().map(scalar).collect();
+        let values = values.join(", ");
+        format!("  terminal: {} in [{values}], remembered for {lasts:?}", condition.pointer)
+    });
+    let joins = (route.kind == Some(Kind::Poll)).then(|| {
+        "  polls: those of one caller that ask the same while one is under way share it".to_owned()
+    });
+    joins.into_iter().chain(spaced).chain(terminal).collect()
+}
+
+fn scalar(scalar: &Scalar) -> &str {
+    match scalar {
+        Scalar::Null => "null",
+        Scalar::Bool(true) => "true",
+        Scalar::Bool(false) => "false",
+        Scalar::Number(text) | Scalar::String(text) => text,
+    }
 }
 
 fn backoff(backoff: &Backoff) -> String {

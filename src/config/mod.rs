@@ -22,6 +22,7 @@ mod kind;
 mod leaf;
 mod limit;
 mod listen;
+mod poll;
 mod reading;
 mod retry;
 mod route;
@@ -209,7 +210,7 @@ routes:
 ";
 
 /// Keys without a default.
-const REQUIRED: [(&str, &[&str]); 7] = [
+const REQUIRED: [(&str, &[&str]); 8] = [
     ("RouteBlock", &["name", "match"]),
     ("MatchBlock", &["hosts"]),
     ("UserBlock", &["user", "password_file"]),
@@ -217,6 +218,7 @@ const REQUIRED: [(&str, &[&str]); 7] = [
     ("SharedBlock", &["url"]),
     ("ConditionBlock", &["json", "in"]),
     ("FailedWhenBlock", &["json", "in"]),
+    ("TerminalBlock", &["json", "in"]),
 ];
 
 /// A thousand routes are a tenth of it.

@@ -275,14 +275,4 @@ pub(super) use block;
 const VARIABLE: &str = "SAMEKEY_";
 
 /// Keys that are designed and not there yet.
-const LATER: &[&str] = &[
-    "breaker",
-    "errors",
-    "estimate",
-    "inbox",
-    "interval",
-    "lookup",
-    "preflight",
-    "schema",
-    "terminal",
-];
+const LATER: &[&str] = &["breaker", "errors", "estimate", "inbox", "lookup", "preflight", "schema"];

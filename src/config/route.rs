@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use http::Method;
 
 use crate::config::idempotency::IdempotencyBlock;
-use crate::config::leaf::{MIB, Parse, Parsed, SIZE_MAX, Size, Word, Words, is_name, meant};
+use crate::config::leaf::{
+    DAY, MIB, Parse, Parsed, SIZE_MAX, Size, Span, Word, Words, is_name, meant,
+};
 use crate::config::limit::LimitsBlock;
+use crate::config::poll::{self, TerminalBlock};
 use crate::config::reading::{Reading, block, join};
 use crate::config::retry::RetryBlock;
 use crate::exchange::body::Caps;
@@ -24,6 +27,12 @@ block! {
         kind: Option<Word<Kind>> = None,
         /// Whether decisions are carried out, or only counted.
         mode: Word<Mode> = Word(Mode::Enforce),
+        /// On a route of kind `poll`, how much time lies at least between two polls of one job
+        /// that go upstream; one that comes sooner gets the last answer. Null: each is sent.
+        interval: Option<Span<1, DAY>> = None,
+        /// On a route of kind `poll`, what an answer says when its job is over: it is
+        /// remembered, and later polls get it without asking.
+        terminal: Option<TerminalBlock> = None,
         /// When a request is sent again.
         retry: RetryBlock = RetryBlock::default(),
         /// Which requests carry a key, where it travels, how long its answer is kept.
@@ -93,6 +102,7 @@ impl RouteBlock {
         }
         let retry = self.retry.meant(at, reading);
         let rules = self.idempotency.meant(at, reading);
+        let polls = poll::meant(self, at, reading);
         Some(Route {
             name: self.name.clone()?.text,
             matcher: self.r#match.meant(),
@@ -100,6 +110,7 @@ impl RouteBlock {
             mode: self.mode.0,
             retry,
             rules,
+            polls,
             limits: self.limits.meant(),
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
         })

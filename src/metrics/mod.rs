@@ -5,6 +5,7 @@
 //! relaxed addition.
 
 mod family;
+mod poll;
 mod route;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use prometheus::{
 };
 
 use family::{counters, gauge, gauges, histograms};
+pub use poll::{PollEvent, PollMetrics};
 pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
 
 /// All metrics of a process; a clone shares them.
@@ -38,6 +40,7 @@ struct Families {
     wait: HistogramVec,
     tokens: IntGaugeVec,
     idempotency: Counters,
+    polls: Counters,
     store_entries: IntGauge,
     store_bytes: IntGauge,
     store_seconds: HistogramVec,
@@ -137,6 +140,7 @@ impl Metrics {
                 "What happened to keys.",
                 &["route", "event"],
             ),
+            polls: poll::family(&registry),
             store_entries: gauge(&registry, "store_entries", "Keys in the store."),
             store_bytes: gauge(&registry, "store_bytes", "Bytes in the store."),
             store_seconds: histograms(

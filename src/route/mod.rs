@@ -9,6 +9,7 @@ pub use matcher::{HostPattern, Matcher, PathPattern};
 use crate::exchange::body::Caps;
 use crate::idempotency;
 use crate::limit;
+use crate::poll;
 use crate::retry;
 
 /// A named rule.
@@ -28,6 +29,8 @@ pub struct Route {
     pub rules: idempotency::Rules,
     /// What is held back.
     pub limits: limit::Limits,
+    /// How polls are spaced, and when their job is over.
+    pub polls: poll::Rules,
     /// How much of a body is kept for sending it again.
     pub body: Caps,
 }

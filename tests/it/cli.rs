@@ -52,6 +52,24 @@ async fn explain_tells_what_would_happen_after_each_outcome_and_why() {
 }
 
 #[tokio::test]
+async fn explain_tells_what_a_kind_starts_from_and_how_polls_are_spaced() {
+    let get = ["GET", "https://a.test/v1"];
+    let route =
+        |keys: &str| format!("routes:\n  - {{name: r, match: {{hosts: [a.test]}}, {keys}}}");
+    let spaced = "kind: poll, interval: 5s, terminal: {json: /status, in: [completed, 7, null]}";
+    let polls = [
+        "kind: poll",
+        "attempts: unlimited, within 300s",
+        "polls: those of one caller that ask the same while one is under way share it",
+        "interval: 5s between polls of one job, 10s while nothing changes",
+        "terminal: /status in [completed, 7, null], remembered for 600s",
+    ];
+    check_explained(&route(spaced), &get, &polls).await;
+    let fetch = ["kind: fetch", "attempts: 3, within 300s", "backoff: linear from 500ms to 5s"];
+    check_explained(&route("kind: fetch"), &get, &fetch).await;
+}
+
+#[tokio::test]
 async fn explain_takes_any_outcome_by_its_word_or_status() {
     let config = "routes:\n  - {name: r, match: {hosts: [a.test]}, retry: {on: [429, 503]}}";
     for (after, wanted) in [

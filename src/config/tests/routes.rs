@@ -1,6 +1,8 @@
 //! What a route may say, at, under and over each bound.
 
-use super::{check, check_route, faults, route};
+use std::time::Duration;
+
+use super::{check, check_route, faults, loaded, route};
 use crate::config::Environment;
 
 #[test]
@@ -127,6 +129,57 @@ fn a_route_retries_within_reason() {
         ("kind: write", &["kind: must be one of effect, read, poll, fetch (got `write`)"]),
         ("breaker: {}", &["breaker: `breaker` comes with a later version"]),
     ]);
+}
+
+#[test]
+fn polls_are_spaced_and_ended_on_routes_for_polls_alone() {
+    let needs = |key: &str| format!("{key}: needs `kind: poll`");
+    check_route(&[
+        ("interval: 5s", &[&needs("interval")]),
+        ("terminal: {json: /s, in: [a]}", &[&needs("terminal")]),
+        ("interval: 0", &["interval: must be at least 1ms (got 0)"]),
+        ("interval: 25h", &["interval: must be at most 1d (got `25h`)"]),
+    ]);
+    let poll = |keys: &str| {
+        format!("routes: [{{name: a, match: {{hosts: [a.test]}}, kind: poll, {keys}}}]\n")
+    };
+    let at = |fault: &str| format!("1: routes[0].{fault}");
+    check(&[
+        (&poll("interval: 24h, terminal: {json: /s, in: [a, 1, true, null], for: 24h}"), &[]),
+        (&poll("interval: null, terminal: null"), &[]),
+        (
+            &poll("terminal: {}"),
+            &[
+                &at("terminal.json: must be given: a JSON pointer such as /error/code"),
+                &at("terminal.in: must hold at least one value"),
+            ],
+        ),
+        (
+            &poll("terminal: {json: s, in: [a], for: 0}"),
+            &[
+                &at("terminal.json: must be a JSON pointer that starts with `/` (got `s`)"),
+                &at("terminal.for: must be at least 1ms (got 0)"),
+            ],
+        ),
+        (
+            "routes: [{name: a, match: {hosts: [a.test]}, interval: 1s}]\ndefaults: {kind: read}\n",
+            &[&at(&needs("interval"))],
+        ),
+        (
+            "routes: [{name: a, match: {hosts: [a.test]}, interval: 1s}]\ndefaults: {kind: poll}\n",
+            &[],
+        ),
+        (
+            "routes: []\ndefaults: {interval: 1s}\n",
+            &[
+                "2: defaults.interval: unknown key `interval`, must be one of kind, mode, retry, idempotency, limits, body",
+            ],
+        ),
+    ]);
+    let polls =
+        loaded(&poll("interval: 5s, terminal: {json: /s, in: [a]}")).routes[0].polls.clone();
+    assert_eq!(polls.interval, Some(Duration::from_secs(5)));
+    assert_eq!(polls.terminal.expect("it is written").lasts, Duration::from_mins(10));
 }
 
 #[test]

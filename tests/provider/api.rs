@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::book::Book;
+use super::download;
 use super::faults::Faults;
 use super::job::Job;
 use super::script::{BadScript, Cut, Kind, Script, Step, Then};
@@ -277,6 +278,7 @@ impl Sim {
             (_, ["echo"]) => Answer::echo(&turn.head, received),
             (_, ["inspect"]) => good(self.with(&turn.scenario, |it| json!(it.seen.get(turn.row)))),
             (_, ["sink"]) => good(json!({"bytes": received.bytes, "digest": received.digest})),
+            ("GET" | "HEAD", ["files", _]) => download::answer(&turn.head, &turn.step),
             (_, ["bytes", count]) => Answer::zeros(count.parse().unwrap_or(0)),
             (_, ["status", status]) => {
                 let status = status.parse().unwrap_or(404);

@@ -10,6 +10,7 @@
 //! GET  /v1/jobs/ID     the job        ANY /status/N    that status
 //! ANY  /echo           the body       ANY /inspect     the request as JSON
 //! ANY  /sink           counts a body  GET /bytes/N     that many zeros
+//! GET  /files/NAME?size=N             a file, in ranges too (`download`)
 //! POST /duplex         HTTP/2: says each piece back at once, with trailers
 //! Upgrade: ...         HTTP/1: says everything back
 //! ```
@@ -18,6 +19,7 @@ mod answer;
 mod api;
 mod book;
 mod control;
+pub(crate) mod download;
 pub(crate) mod faults;
 mod gather;
 mod http1;

@@ -245,7 +245,7 @@ impl<'a> Wire<'a> {
                 }
             }
         }
-        if answer.shape == Shape::Chunked {
+        if answer.shape == Shape::Chunked && answer.cut.is_none() {
             self.socket.write_all(b"0\r\nX-Sim-Trailer: 1\r\n\r\n").await?;
         }
         Ok(())

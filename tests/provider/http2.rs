@@ -195,6 +195,9 @@ async fn write_body(sender: &mut SendStream<Bytes>, answer: &Answer) -> io::Resu
             tokio::time::sleep(pause).await;
         }
     }
+    if answer.cut.is_some() {
+        return Ok(());
+    }
     match answer.shape {
         Shape::Truncated | Shape::TruncatedReset => Ok(()),
         Shape::BadChunk => {

@@ -6,6 +6,7 @@
 
 mod family;
 mod poll;
+mod resume;
 mod route;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use prometheus::{
 
 use family::{counters, gauge, gauges, histograms};
 pub use poll::{PollEvent, PollMetrics};
+pub use resume::Resume;
 pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
 
 /// All metrics of a process; a clone shares them.
@@ -37,6 +39,7 @@ struct Families {
     retries: Counters,
     stopped: Counters,
     recovered: Counters,
+    resumes: Counters,
     wait: HistogramVec,
     tokens: IntGaugeVec,
     idempotency: Counters,
@@ -121,6 +124,12 @@ impl Metrics {
                 "retry_recovered_total",
                 "Exchanges whose first attempt failed and whose answer was good.",
                 &["route"],
+            ),
+            resumes: counters(
+                &registry,
+                "resumes_total",
+                "Downloads that broke off, by whether they went on.",
+                &["route", "result"],
             ),
             wait: histograms(
                 &registry,

@@ -7,16 +7,17 @@ use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::metrics::family::Counters;
+use crate::metrics::resume::Resumes;
 use crate::metrics::{Families, Raised};
 
 /// The metrics of one route; a clone shares them.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
-    inner: Arc<OfRoute>,
+    pub(super) inner: Arc<OfRoute>,
 }
 
 #[derive(Debug)]
-struct OfRoute {
+pub(super) struct OfRoute {
     name: String,
     family: Counters,
     exchanges: Vec<OnceLock<IntCounter>>,
@@ -25,6 +26,7 @@ struct OfRoute {
     retries: Vec<IntCounter>,
     idempotency: Vec<IntCounter>,
     recovered: IntCounter,
+    pub(super) resumes: Resumes,
     wait_backoff: Histogram,
     wait_server: Histogram,
     /// What one exchange took, from its head's arrival to its answer's last byte.
@@ -117,6 +119,7 @@ impl Families {
             retries: each(&self.retries, &REASONS),
             idempotency: each(&self.idempotency, &EVENTS),
             recovered: self.recovered.with_label_values(&[name]),
+            resumes: Resumes::of_route(&self.resumes, name),
             wait_backoff: self.wait.with_label_values(&[name, "backoff"]),
             wait_server: self.wait.with_label_values(&[name, "server"]),
             duration: self.duration.with_label_values(&[name]),

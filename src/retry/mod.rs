@@ -19,6 +19,7 @@ pub mod decision;
 pub mod layer;
 pub mod outcome;
 pub mod policy;
+pub mod resume;
 pub mod verdict;
 
 mod glance;

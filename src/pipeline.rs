@@ -98,6 +98,7 @@ fn means(route: &Route, lasting: &Lasting, commons: &Commons) -> Means {
         metrics: lasting.metrics.clone(),
         chance: commons.chance.clone(),
         observes: route.mode == Mode::Observe,
+        resumes: route.kind == Some(Kind::Fetch),
     }
 }
 

@@ -135,6 +135,12 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         Attempts::AtMost(most) => most.to_string(),
         Attempts::Unlimited => "unlimited".to_owned(),
     };
+    let resumes = kind == Kind::Fetch
+        && request.method == Method::GET
+        && route.mode == Mode::Enforce
+        && !policy.attempts.is_single();
+    let anew =
+        if resumes { "; a download that broke off is resumed, under a strong ETag" } else { "" };
     let observed =
         if route.mode == Mode::Observe { " (observe: counted, not carried out)" } else { "" };
     let dedupes = match rules.upstream_dedupes {
@@ -147,7 +153,7 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         format!("  kind: {kind:?}").to_lowercase(),
         format!("  key: {words}"),
         format!("  upstream de-duplicates: {dedupes}"),
-        format!("  attempts: {attempts}, within {:?}", policy.deadline.after),
+        format!("  attempts: {attempts}, within {:?}{anew}", policy.deadline.after),
         format!("  retry-after obeyed up to: {:?}", policy.retry_after_max),
         format!("  backoff: {}", backoff(&policy.backoff)),
         format!("  budget: {}", budget(policy.budget)),

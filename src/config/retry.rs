@@ -17,7 +17,8 @@ block! {
     /// When a request is sent again.
     RetryBlock {
         /// Attempts in all, the first included; `unlimited` needs a deadline. Where it is not
-        /// written: `unlimited` on a route of kind `poll`, 3 on one of kind `fetch`.
+        /// written: `unlimited` on a route of kind `poll`, 3 on one of kind `fetch`, where a
+        /// resume that brought bytes begins the count anew.
         attempts: WordOr<Unlimited, Count<1, 1000>> = WordOr::Other(Count(4)),
         /// What makes an attempt worth another: statuses, `5xx`, `connect`, `reset`, `timeout`.
         on: Vec<Trigger> = vec![

@@ -23,7 +23,8 @@ block! {
         name: Option<Parsed<Name>> = None,
         /// Which requests it matches.
         r#match: MatchBlock = MatchBlock::default(),
-        /// What a request does; null: POST and PATCH have effects, the others read.
+        /// What a request does; null: POST and PATCH have effects, the others read. A GET on a
+        /// `fetch` route is resumed where its body broke off, under a strong `ETag`.
         kind: Option<Word<Kind>> = None,
         /// Whether decisions are carried out, or only counted.
         mode: Word<Mode> = Word(Mode::Enforce),
@@ -47,7 +48,8 @@ block! {
 block! {
     /// What a route starts from: it overrides field by field.
     DefaultsBlock {
-        /// What a request does; null: POST and PATCH have effects, the others read.
+        /// What a request does; null: POST and PATCH have effects, the others read. A GET on a
+        /// `fetch` route is resumed where its body broke off, under a strong `ETag`.
         kind: Option<Word<Kind>> = None,
         /// Whether decisions are carried out, or only counted.
         mode: Word<Mode> = Word(Mode::Enforce),

@@ -159,6 +159,7 @@ pub(crate) struct Call {
     pub(crate) at: Instant,
     pub(crate) body: Option<Bytes>,
     pub(crate) standing: Standing,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Scripted {
@@ -198,9 +199,10 @@ impl Service<Request> for Scripted {
         let script = self.clone();
         Box::pin(async move {
             let (at, standing) = (Instant::now(), request.standing);
+            let headers = request.headers;
             let body = request.body.read_whole(1024 * 1024).await;
             let (after, answer) = script.with(|script| {
-                script.calls.push(Call { at, body, standing });
+                script.calls.push(Call { at, body, standing, headers });
                 script.answers.pop_front().expect("the script has another answer")
             });
             sleep(after).await;

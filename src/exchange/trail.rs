@@ -185,6 +185,8 @@ pub struct Notes {
     pub stop: Option<Stop>,
     /// Where a repeat's answer came from.
     pub replay: Option<Replay>,
+    /// What came of the last try to go on with a body that broke off.
+    pub resume: Option<&'static str>,
     /// Whether the idempotency stage answers for its row in the ledger.
     pub keyed: bool,
     /// The key as it went upstream.

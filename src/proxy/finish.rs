@@ -79,7 +79,9 @@ impl Finish {
         };
         let mut began = commons.store.now();
         began.wall -= micros(self.began.elapsed());
-        let good = self.status.is_some_and(|status| !is_error(status));
+        // What broke off on its way was no answer, whatever its head said.
+        let good = self.status.is_some_and(|status| !is_error(status))
+            && self.end != Some(BodyEnd::Broken);
         let state = if good { State::Completed } else { State::Failed };
         let row = store::row(exchange, "", &about, began);
         commons.note(store::note(row, state, &notes.attempts, &[]));
@@ -202,6 +204,7 @@ impl Drop for Finish {
                 took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 stop = notes.stop.map(Stop::as_str),
                 replay = notes.replay.map(Replay::as_str),
+                resume = notes.resume,
                 key_source = notes.key_note.as_ref().map(|note| note.source),
                 guarded = alone.then_some("by this replica alone"),
                 key_digest = notes.key_note.as_ref().map(|note| note.digest.as_str()),

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 
-use crate::exchange::{Failure, Outcome, Response, hint};
+use crate::exchange::{Failure, Outcome, Response, Stop, hint};
 use crate::retry::Policy;
 
 /// An attempt, classified.
@@ -30,6 +30,15 @@ pub fn classify(result: &Result<Response, Failure>, policy: &Policy) -> Option<C
     match result {
         Ok(response) => Some(of_response(response.status, &response.headers, policy)),
         Err(failure) => of_failure(failure),
+    }
+}
+
+/// Why no attempt follows that was due: it was held back, which left `result`.
+pub fn held_back_by(result: &Result<Response, Failure>) -> Stop {
+    match result {
+        // Another replica may be sending the key.
+        Err(Failure::StoreUnavailable(_)) => Stop::Unsafe,
+        _ => Stop::Deadline,
     }
 }
 

@@ -47,6 +47,13 @@ pub enum Attempts {
     Unlimited,
 }
 
+impl Attempts {
+    /// Whether there is no second.
+    pub fn is_single(self) -> bool {
+        matches!(self, Self::AtMost(most) if most.get() == 1)
+    }
+}
+
 /// What makes an attempt worth another: the `on` list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "words of one list, each there or not")]

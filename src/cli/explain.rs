@@ -244,6 +244,7 @@ fn after(route: &Route, request: &Request, key: &Key, attempt: Classified) -> St
         hint: Hint::Absent,
         instructed: None,
         permanent: false,
+        in_progress: false,
         repeatable: repeatable(&request.method, &standing, policy, now),
         replayable: true,
         signed: signature::signature(&request.headers, request.path.query(), SystemTime::now()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::exchange::trail::Says;
-use crate::exchange::{Body, Failure, Response, coding, headers, json};
+use crate::exchange::{Body, Condition, Failure, Response, coding, headers, json};
 use crate::retry::outcome::Classified;
 use crate::retry::policy::Policy;
 
@@ -12,6 +12,8 @@ use crate::retry::policy::Policy;
 pub(super) struct Said {
     /// That no repetition will help (`never_when`).
     pub(super) permanent: bool,
+    /// That the first request under the key is still under way (`in_progress_when`).
+    pub(super) in_progress: bool,
     /// That a good status is a failure (`failed_when`).
     pub(super) says: Option<Says>,
 }
@@ -25,7 +27,7 @@ pub(super) fn is_wanted(
     let looks = if is_good(attempt) {
         !policy.failed_when.is_empty()
     } else {
-        !policy.never_when.is_empty()
+        !(policy.never_when.is_empty() && policy.in_progress_when.is_empty())
     };
     looks && result.as_ref().is_ok_and(|response| headers::is_json(&response.headers))
 }
@@ -49,7 +51,9 @@ pub(super) async fn read(
     let text = peeked.whole.as_ref();
     let text = text.and_then(|whole| coding::decode(encoding, whole, READ_MAX));
     if let Some(Ok(root)) = text.as_deref().map(json::parse) {
-        said.permanent = !good && policy.never_when.iter().any(|never| never.holds(&root));
+        let bad = |conditions: &[Condition]| !good && conditions.iter().any(|it| it.holds(&root));
+        said.permanent = bad(&policy.never_when);
+        said.in_progress = bad(&policy.in_progress_when);
         let failed = policy.failed_when.iter().find(|failed| good && failed.condition.holds(&root));
         said.says = failed.map(|failed| failed.means);
     }

@@ -177,8 +177,8 @@ impl Exchange {
             let Some(attempt) = classify(&result, &self.shared.policy) else {
                 return self.held_back(kept, result);
             };
-            let (result, says) = self.note(attempt, result).await;
-            match self.decide(attempt, &result, says.permanent) {
+            let (result, said) = self.note(attempt, result).await;
+            match self.decide(attempt, &result, said) {
                 Decision::Pass => return result,
                 Decision::Stop(stop) => return self.stop(stop, result),
                 Decision::Retry { wait, asked, cost, reason } => {
@@ -295,7 +295,7 @@ impl Exchange {
         &self,
         attempt: Classified,
         result: &Result<Response, Failure>,
-        permanent: bool,
+        said: Said,
     ) -> Decision {
         let settled = attempt.outcome == Outcome::Done
             && attempt.status.is_some_and(|s| s.is_success() || s.is_redirection());
@@ -313,7 +313,8 @@ impl Exchange {
             free_used: self.free_used,
             hint,
             instructed: hint::instructed(headers),
-            permanent,
+            permanent: said.permanent,
+            in_progress: said.in_progress,
             repeatable: repeatable(&parts.method, &parts.standing, policy, now),
             replayable: !self.copies || self.body.is_replayable(),
             signed: signature::signature(&parts.headers, parts.path.query(), wall),

@@ -17,6 +17,9 @@ pub struct Policy {
     pub on: Triggers,
     /// Answers that look transient and are not.
     pub never_when: Vec<Condition>,
+    /// Answers that say that the first request under the key is still under way: it is
+    /// waited for, and asked for again under the same key.
+    pub in_progress_when: Vec<Condition>,
     /// Good statuses whose body says that the request failed.
     pub failed_when: Vec<FailedWhen>,
     /// Statuses that prove that nothing was done.

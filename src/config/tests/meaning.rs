@@ -96,6 +96,7 @@ routes:
       on: [5xx, 501, connect]
       refused_by: [503]
       never_when: [{json: /e, in: [a, 1, 1.5, true, null]}]
+      in_progress_when: [{json: /e, in: [running]}]
       failed_when: [{json: /ok, in: [false]}]
       unsafe: true
     idempotency:
@@ -122,6 +123,7 @@ routes:
     assert!(retry.on.connect && !retry.on.reset && !retry.on.timeout && retry.repeat_unsafe);
     assert_eq!(statuses(retry.refused_by), [503]);
     assert_eq!(retry.never_when[0].values.len(), 5);
+    assert_eq!(retry.in_progress_when[0].values.len(), 1);
     assert_eq!(retry.failed_when[0].means, Says::Unknown);
     let rules = &route.rules;
     assert_eq!(rules.carrier, Carrier::Query("requestId".to_owned()));

@@ -87,6 +87,10 @@ fn a_route_retries_within_reason() {
             ],
         ),
         (
+            "retry: {in_progress_when: [{json: /a}]}",
+            &["retry.in_progress_when[0].in: must hold at least one value"],
+        ),
+        (
             "retry: {failed_when: [{json: /ok, in: [false], means: refused}, {json: /ok, in: [0], means: x}]}",
             &["retry.failed_when[1].means: must be one of refused, unknown (got `x`)"],
         ),

@@ -18,7 +18,7 @@
 //! each on a port of its own, with TLS and without (`apis`).
 
 mod answer;
-mod api;
+pub(crate) mod api;
 pub(crate) mod apis;
 mod book;
 mod control;

@@ -10,7 +10,7 @@ mod calendar;
 mod charges;
 mod completions;
 pub(crate) mod courier;
-mod desk;
+pub(crate) mod desk;
 mod generation;
 mod images;
 mod keys;

@@ -5,6 +5,7 @@ mod background;
 mod generation;
 mod images;
 mod movies;
+mod programs;
 mod sdks;
 
 use http::Method;

@@ -7,6 +7,7 @@ mod images;
 mod movies;
 mod programs;
 mod sdks;
+mod thousand;
 
 use http::Method;
 use serde_json::{Value, json};

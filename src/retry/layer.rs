@@ -757,6 +757,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_upstream_is_waited_for_where_its_body_says_so() {
+        let running = condition("/error/code", Scalar::String("request_in_progress".to_owned()));
+        let policy = Policy { in_progress_when: vec![running], ..policy() };
+        let until = Some(Instant::now() + Duration::from_hours(1));
+        let promised = Standing { dedupes_until: until, ..Standing::default() };
+        let json = &[("content-type", "application/json"), ("retry-after", "2")][..];
+        let running = r#"{"error":{"code":"request_in_progress"}}"#;
+        let reused = r#"{"error":{"code":"idempotency_key_reuse"}}"#;
+        for (standing, fields, text, wanted) in [
+            (promised, json, running, (200, 2, None)),
+            (promised, json, reused, (409, 1, None)),
+            (promised, &[], running, (409, 1, None)),
+            (Standing::default(), json, running, (409, 1, Some(Stop::Unsafe))),
+        ] {
+            let mut bench = bench(policy.clone());
+            bench.upstream.answer(Ok(response(409, fields, streamed([data(text)]))));
+            bench.upstream.status(200, &[]);
+            let started = Instant::now();
+            let request = Box::new(RequestParts { standing, ..*post(full("ab")) });
+            assert_eq!(bench.outcome(request).await, wanted, "{standing:?} {text}");
+            assert!(wanted.1 == 1 || started.elapsed() >= Duration::from_secs(2), "as it asked");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_clients_own_patience_is_a_deadline() {
         for (fields, wanted) in [
             (&[][..], (200, 2, None)),

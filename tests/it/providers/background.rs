@@ -138,20 +138,36 @@ async fn a_start_has_three_retries_where_starting_twice_is_harmless() {
 
 #[tokio::test]
 async fn a_status_poll_is_tried_without_limit_inside_its_window() {
-    let counter = Counter::with_routes(
-        Name::Background,
-        &format!(
-            "[{{name: poll, match: {{hosts: ['*'], methods: [GET]}}, kind: poll, \
-             retry: {{{FAST}, attempts: unlimited, deadline: 20s}}}}, \
-             {{name: r, match: {{hosts: ['*']}}, {}}}]",
-            route("")
-        ),
-    )
-    .await;
+    let poll = format!("retry: {{{FAST}, deadline: 20s}}");
+    let counter = Counter::polling(Name::Background, &poll, &route("")).await;
     counter.script("ok; 503 x9; reset_before; 429; ok");
     let id = text(&counter.post(JOBS, &[], job("o-1")).await, "/id");
     let answer = counter.get(&format!("{JOBS}/{id}")).await;
     assert_eq!((told(&answer), text(&answer, "/status").as_str()), ((200, "12", ""), "queued"));
+}
+
+#[tokio::test]
+async fn many_pollers_of_one_job_are_one_and_its_end_is_remembered() {
+    let poll = "terminal: {json: /status, in: [completed, failed]}";
+    let counter = Counter::polling(Name::Background, poll, &route("")).await;
+    counter.script("ok; slow 300; ok forever");
+    let id = text(&counter.post(JOBS, &[], job("o-1")).await, "/id");
+    let path = format!("{JOBS}/{id}");
+    let first = counter.get(&path);
+    let rest = async {
+        counter.provider.arrived("background", 2).await;
+        futures_util::future::join_all((0..20).map(|_| counter.get(&path))).await
+    };
+    let (first, rest) = tokio::join!(first, rest);
+    assert!(rest.iter().all(|answer| answer.body == first.body));
+    assert_eq!((counter.sent(), text(&first, "/status").as_str()), (2, "queued"));
+    let mut last = first;
+    while text(&last, "/status") != "completed" {
+        last = counter.get(&path).await;
+    }
+    let sent = counter.sent();
+    assert_eq!((&counter.get(&path).await.body, counter.sent()), (&last.body, sent));
+    assert_eq!(counter.spent(), (1, 1));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! AI generation with native idempotency keys.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -258,4 +260,21 @@ async fn an_estimate_is_asked_for_without_a_charge() {
     let counter = counter("", "").await;
     let answer = counter.post("/v1/models/film-2/estimate", &[], prompt("o-1")).await;
     assert_eq!((&answer.json()["credits"], counter.spent()), (&json!(12), (0, 0)));
+}
+
+#[tokio::test]
+async fn a_request_is_polled_once_an_interval_whoever_asks() {
+    let poll = "interval: 200ms, terminal: {json: /status, in: [COMPLETED, FAILED, CANCELED]}";
+    let counter = Counter::polling(Name::Generation, poll, &route("", "")).await;
+    let id = text(&counter.post(SUBMIT, &[], prompt("o-1")).await, "/request_id");
+    let path = format!("/v1/requests/{id}/status");
+    let client = || async {
+        let mut status = String::new();
+        while status != "COMPLETED" {
+            status = text(&counter.get(&path).await, "/status");
+            tokio::time::sleep(Duration::from_millis(20)).await; // a client in a tight loop
+        }
+    };
+    futures_util::future::join_all((0..5).map(|_| client())).await;
+    assert_eq!((counter.sent(), counter.spent()), (5, (1, 1)), "a submit and four polls");
 }

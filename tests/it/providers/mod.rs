@@ -32,6 +32,15 @@ impl Counter {
         Self::with_routes(api, &format!("[{{name: r, match: {{hosts: ['*']}}, {blocks}}}]")).await
     }
 
+    /// Opens with a route for GETs that are polls, and one for the rest of the API.
+    pub(super) async fn polling(api: Name, poll: &str, rest: &str) -> Self {
+        let routes = format!(
+            "[{{name: poll, match: {{hosts: ['*'], methods: [GET]}}, kind: poll, {poll}}}, \
+             {{name: r, match: {{hosts: ['*']}}, {rest}}}]"
+        );
+        Self::with_routes(api, &routes).await
+    }
+
     /// Opens with these routes, in flow style.
     pub(super) async fn with_routes(api: Name, routes: &str) -> Self {
         let options = Options { apis: vec![api], ..Options::default() };

@@ -1,5 +1,7 @@
 //! JSON to video: a POST that is not idempotent, and charges each time.
 
+use std::time::Duration;
+
 use http::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -147,4 +149,25 @@ async fn a_get_is_retried_and_an_interim_error_is_passed_on_as_it_is() {
     // The reset came after a poll that the movie had moved by.
     assert_eq!(seen, ["running", "error", "done"]);
     assert_eq!(counter.spent(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_poll_that_comes_too_soon_has_the_last_answer_and_an_interim_error_is_no_end() {
+    let poll = "interval: 300ms, terminal: {json: /movie/status, in: [done]}";
+    let counter = Counter::polling(Name::Movies, poll, "mode: enforce").await;
+    counter.terms(&json!({"stumbles": true}));
+    let project = text(&counter.post(MOVIES, &[], movie("o-1")).await, "/project");
+    let path = format!("{MOVIES}?project={project}");
+    let mut seen: Vec<String> = Vec::new();
+    let mut polls = 0;
+    while seen.last().is_none_or(|status| status != "done") {
+        seen.push(text(&counter.get(&path).await, "/movie/status"));
+        polls += 1;
+        tokio::time::sleep(Duration::from_millis(30)).await; // a client that knows no interval
+    }
+    seen.dedup();
+    assert_eq!(seen, ["pending", "running", "error", "done"]);
+    assert!(counter.sent() == 5 && polls > 4, "a create and four of {polls} polls");
+    counter.get(&path).await;
+    assert_eq!((counter.sent(), counter.spent()), (5, (1, 1)));
 }

@@ -113,6 +113,7 @@ fn asked(names: &Names, nth: u64) -> Result<Asked, Fault> {
         about: About {
             route: "jobs".to_owned(),
             method: Method::POST,
+            captured: Vec::new(),
             url: "https://api.example.com/v1/jobs".to_owned(),
         },
     })

@@ -238,6 +238,7 @@ fn asked(names: &Names, nth: u64) -> Asked {
         about: About {
             route: "example-create".to_owned(),
             method: Method::POST,
+            captured: Vec::new(),
             url: "https://api.example.com/v1/workspaces/w-123/jobs".to_owned(),
         },
     }

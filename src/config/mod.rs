@@ -13,6 +13,7 @@
 //! - Nothing but this module reads the environment.
 
 mod admin;
+mod capture;
 mod environment;
 mod fault;
 mod file;

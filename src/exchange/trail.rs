@@ -191,6 +191,8 @@ pub struct Notes {
     pub key: Option<HeaderValue>,
     /// Where the key came from, and a digest of it for the log.
     pub key_note: Option<KeyNote>,
+    /// Ids that were taken from the request, by the names that the route gives them.
+    pub captured: Vec<(String, String)>,
     /// What the last answer's body says about a good status.
     pub says: Option<Says>,
     /// How the exchange's claim ended.

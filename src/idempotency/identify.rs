@@ -37,6 +37,13 @@ pub(super) struct Bare {
     text: Option<Bytes>,
 }
 
+impl Bare {
+    /// The JSON that was read to find the key.
+    pub(super) fn text(&self) -> Option<&Bytes> {
+        self.text.as_ref()
+    }
+}
+
 /// Finds the key of `request`, and puts it in where it is not there yet.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use tower::{Layer, Service};
 use crate::exchange::trail::{KeyNote, Replay};
 use crate::exchange::{BoxFuture, Failure, Request, Response};
 use crate::idempotency::ask::{Ask, likeness_of};
+use crate::idempotency::capture;
 use crate::idempotency::identify::{self, Identified, Looked};
 use crate::idempotency::key::Source;
 use crate::idempotency::lead::{self, Lead};
@@ -98,6 +99,7 @@ where
     if shared.terms.observes {
         return inner.call(request).await;
     }
+    capture::listen(&shared, &mut request, bare.text());
     let mut likeness = None;
     let mut adopted = false;
     if found.source == Source::Random {

@@ -3,6 +3,7 @@
 //! [`Rules`] say which requests of a route carry a key, where it travels and how
 //! long its answer is kept. `identify` finds the key or has `key` make it,
 //! `fingerprint` tells whether two requests that carry it ask the same thing,
+//! `capture` takes ids for the ledger,
 //! `store` holds claims and records, and `layer` claims the key. `lead` sends for
 //! the claim and carries out the end state that the one verdict function decided;
 //! `repeat` answers whoever brings the key after that.
@@ -13,6 +14,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::exchange::{Pointer, Statuses};
 
+pub mod capture;
 pub mod fingerprint;
 pub mod key;
 pub mod layer;
@@ -24,6 +26,7 @@ pub mod suspension;
 pub mod template;
 
 mod ask;
+mod gather;
 mod identify;
 mod lead;
 mod outlive;
@@ -34,6 +37,7 @@ mod tee;
 mod terms;
 mod unclaimed;
 
+pub use capture::Captures;
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use template::Template;
 pub use terms::{Commons, Effects, Terms};
@@ -75,8 +79,8 @@ pub struct Rules {
     pub mismatch: Mismatch,
     /// JSON members left out of the fingerprint.
     pub ignore: Vec<Pointer>,
-    /// Ids to take from the answer, by name.
-    pub capture: Vec<(String, Pointer)>,
+    /// Ids to take from the request and its answer, by name.
+    pub capture: Captures,
     /// Whether a client's malformed key is passed on unkeyed, as the built-in
     /// route does, instead of being refused.
     pub pass_malformed_keys: bool,

@@ -129,7 +129,7 @@ impl<'a> Repeat<'a> {
             fingerprint: self.fingerprint,
             exchange: self.exchange,
             scope: keyless,
-            about: about(self.shared.terms.metrics.name(), request),
+            about: about(self.shared, request),
         }
     }
 
@@ -240,9 +240,11 @@ impl<'a> Repeat<'a> {
 }
 
 /// What the ledger says of a request: of its query the names alone.
-pub(super) fn about(route: &str, request: &Request) -> About {
+pub(super) fn about(shared: &Shared, request: &Request) -> About {
     let url = store::url(&request.origin, request.path.path(), request.query());
-    About { route: route.to_owned(), method: request.method.clone(), url }
+    let route = shared.terms.metrics.name().to_owned();
+    let captured = shared.terms.rules.capture.noted(&request.trail);
+    About { route, method: request.method.clone(), url, captured }
 }
 
 fn left(until: Instant) -> Duration {

@@ -11,7 +11,9 @@ use super::orphans::Orphans;
 use super::store::{Memory, Store};
 use super::suspension::Suspensions;
 use super::terms::Shared;
-use super::{Carrier, Commons, Effects, Format, InProgress, Mismatch, Principal, Rules, Terms};
+use super::{
+    Captures, Carrier, Commons, Effects, Format, InProgress, Mismatch, Principal, Rules, Terms,
+};
 use crate::exchange::body::{Caps, Room};
 use crate::exchange::ending::{Decide, Ending, Resend};
 use crate::exchange::id::Names;
@@ -40,7 +42,7 @@ pub(super) fn rules() -> Rules {
         in_progress: InProgress::Join,
         mismatch: Mismatch::Answer(http::StatusCode::UNPROCESSABLE_ENTITY),
         ignore: Vec::new(),
-        capture: Vec::new(),
+        capture: Captures::default(),
         pass_malformed_keys: false,
     }
 }

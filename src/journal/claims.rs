@@ -133,6 +133,19 @@ impl Journal {
         }
     }
 
+    /// Notes ids that were taken from the request, while the claim is under way; its end
+    /// says them too.
+    pub fn note_captured(&self, (seq, epoch): (u64, u64), captured: String) {
+        self.put_off(move |connection, _delta| {
+            connection
+                .prepare_cached(
+                    "UPDATE exchanges SET captured = ?3 WHERE seq = ?1 AND epoch = ?2 AND state = ?4",
+                )?
+                .execute(params![signed(seq), signed(epoch), captured, State::InFlight])
+                .map(drop)
+        });
+    }
+
     /// Notes that a key first went out at that time, by the wall clock of another machine.
     pub fn backdate(&self, seq: u64, epoch: u64, first_sent_wall: i64) {
         self.post(move |connection, _delta| {
@@ -173,16 +186,24 @@ impl Journal {
         });
     }
 
-    /// Notes that the head of a good answer has come: from here on a crash leaves
-    /// *answered, not retained*.
-    pub fn land(&self, seq: u64, epoch: u64, status: u16, keep: i64) {
+    /// Notes that the head of a good answer has come, and the ids that are known by then:
+    /// from here on a crash leaves *answered, not retained*.
+    pub fn land(&self, (seq, epoch): (u64, u64), status: u16, keep: i64, captured: Option<String>) {
         self.post(move |connection, _delta| {
             connection
                 .prepare_cached(
-                    "UPDATE exchanges SET landed = ?3, ttl = 0, keep = ?4
+                    "UPDATE exchanges SET landed = ?3, ttl = 0, keep = ?4,
+                            captured = coalesce(?6, captured)
                      WHERE seq = ?1 AND epoch = ?2 AND state = ?5",
                 )?
-                .execute(params![signed(seq), signed(epoch), status, keep, State::InFlight])
+                .execute(params![
+                    signed(seq),
+                    signed(epoch),
+                    status,
+                    keep,
+                    State::InFlight,
+                    captured
+                ])
                 .map(drop)
         });
     }

@@ -130,8 +130,9 @@ fn begin(connection: &Connection, reserve: &Reserve, hash: i64) -> rusqlite::Res
     connection
         .prepare_cached(
             "INSERT INTO exchanges (seq, instance, id, key, key_hash, holds, epoch, state, route,
-                                    method, url, fingerprint, scope, began_at, began_boot, began_up)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                                    method, url, fingerprint, scope, began_at, began_boot, began_up,
+                                    captured)
+             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )?
         .execute(params![
             signed(row.seq),
@@ -149,6 +150,7 @@ fn begin(connection: &Connection, reserve: &Reserve, hash: i64) -> rusqlite::Res
             row.began.wall,
             row.began.boot,
             row.began.up,
+            row.captured,
         ])
         .map(drop)
 }

@@ -52,7 +52,7 @@ pub struct Done {
     pub holder: Holder,
     /// The answer, where it is still kept.
     pub answer: Option<Answer>,
-    /// Ids that were taken from the answer: a JSON object.
+    /// Ids that were taken from the request and its answer: a JSON object.
     pub captured: Option<String>,
     /// When it was answered.
     pub ended: Moment,
@@ -104,7 +104,7 @@ pub struct Settle {
     pub attempts: String,
     /// What was asked, as far as that is known.
     pub fingerprint: Option<Hash>,
-    /// Ids that were taken from the answer: a JSON object.
+    /// Ids that were taken from the request and its answer: a JSON object.
     pub captured: Option<String>,
     /// The answer, where it is kept.
     pub answer: Option<Answer>,

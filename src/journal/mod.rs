@@ -15,6 +15,7 @@
 //! - It holds numbers, texts and bytes of others; what they mean is said elsewhere.
 
 pub mod bodies;
+mod captured;
 mod claims;
 mod held;
 pub mod key;

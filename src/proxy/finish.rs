@@ -76,6 +76,7 @@ impl Finish {
             route: self.route.name().to_owned(),
             method: self.method.clone(),
             url: aim.url(),
+            captured: Vec::new(),
         };
         let mut began = commons.store.now();
         began.wall -= micros(self.began.elapsed());

@@ -45,7 +45,7 @@ defaults:
     assert!(!a.retry.on.statuses.contains(StatusCode::TOO_MANY_REQUESTS) && !a.retry.on.connect);
     assert!(a.retry.deadline.cuts_attempts && b.retry.deadline.cuts_attempts);
     let names =
-        |rules: &Rules| rules.capture.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        |rules: &Rules| rules.capture.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
     assert_eq!(
         (names(&a.rules), names(&b.rules)),
         (vec!["id".to_owned()], vec!["cost".to_owned()])

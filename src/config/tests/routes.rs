@@ -257,7 +257,8 @@ fn answers_are_kept_within_reason() {
             "idempotency: {capture: {id: /id, a b: /x, c: x}}",
             &[
                 "idempotency.capture.a b: must be named with 1 to 64 of A-Za-z0-9_.-",
-                "idempotency.capture.c: must be a JSON pointer that starts with `/` (got `x`)",
+                "idempotency.capture.c: must be /POINTER or header:NAME of the answer, or request:/POINTER, \
+                 request:field:NAME or request:header:NAME (got `x`)",
             ],
         ),
     ]);

@@ -21,6 +21,7 @@ pub fn row(exchange: ExchangeId, key: &str, about: &About, began: Moment) -> New
         route: about.route.clone(),
         method: about.method.as_str().to_owned(),
         url: about.url.clone(),
+        captured: rows::captured_text(&about.captured),
         began,
     }
 }

@@ -147,6 +147,7 @@ pub(super) fn asked(n: u8, fingerprint: Option<Fingerprint>) -> Asked {
         about: About {
             route: "r".to_owned(),
             method: Method::POST,
+            captured: Vec::new(),
             url: "https://a.test/v1/jobs".to_owned(),
         },
     }

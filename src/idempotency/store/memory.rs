@@ -150,6 +150,14 @@ impl Memory {
         }
     }
 
+    pub(super) fn capture(&self, name: &Name, captured: &[(String, String)]) {
+        self.0.recent.change(name.exchange.parts(), |row| {
+            if row.state == Become::InFlight {
+                row.captured = captured.to_vec();
+            }
+        });
+    }
+
     pub(super) fn settle(&self, id: RecordId, epoch: u64, settlement: &Settlement) {
         let Place::Occupied(mut place) = self.0.entries.entry(id) else { return };
         let current = place.get().epoch == epoch && matches!(place.get().state, State::InFlight(_));

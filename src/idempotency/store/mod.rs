@@ -90,6 +90,8 @@ pub struct About {
     pub method: Method,
     /// The URL without its query's values.
     pub url: String,
+    /// Ids that were taken from it by then.
+    pub captured: Vec<(String, String)>,
 }
 
 /// What a store answers to whoever wants a key.
@@ -114,7 +116,7 @@ pub struct Completed {
     pub exchange: ExchangeId,
     /// The answer, where it is still kept.
     pub record: Option<Record>,
-    /// Ids that were taken from the answer.
+    /// Ids that were taken from the request and its answer.
     pub captured: Vec<(String, String)>,
 }
 
@@ -149,7 +151,7 @@ pub struct Settlement {
     pub stays: bool,
     /// The answer, where it is worth keeping.
     pub record: Option<Record>,
-    /// Ids that were taken from the answer.
+    /// Ids that were taken from the request and its answer.
     pub captured: Vec<(String, String)>,
     /// What those who wait for this exchange are told.
     pub told: Told,
@@ -159,6 +161,17 @@ pub struct Settlement {
     pub keep_key: Duration,
     /// What was tried.
     pub attempts: Vec<Attempt>,
+}
+
+/// A good answer whose head has come.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    /// Its status.
+    pub status: http::StatusCode,
+    /// How long the key is known to be answered, should the rest never be settled.
+    pub keep_key: Duration,
+    /// Ids that are known by then.
+    pub captured: Vec<(String, String)>,
 }
 
 /// What those who wait for an exchange are told.
@@ -440,11 +453,20 @@ impl Store {
         }
     }
 
-    fn land(&self, claim: &Claim, status: http::StatusCode, keep_key: Duration) {
+    /// Notes ids that were taken from the request of a claim that goes on.
+    fn capture(&self, claim: &claim::Name, captured: &[(String, String)]) {
+        match self {
+            Self::Memory(memory) => memory.capture(claim, captured),
+            Self::Disk(disk) => disk.capture(claim, captured),
+            Self::Shared(shared) => shared.local().capture(claim, captured),
+        }
+    }
+
+    fn land(&self, claim: &Claim, landing: &Landing) {
         match self {
             Self::Memory(_) => {} // what is in memory does not outlive a crash
-            Self::Disk(disk) => disk.land(claim, status, keep_key),
-            Self::Shared(shared) => shared.local().land(claim, status, keep_key),
+            Self::Disk(disk) => disk.land(claim, landing),
+            Self::Shared(shared) => shared.local().land(claim, landing),
         }
     }
 

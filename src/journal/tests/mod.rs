@@ -1,6 +1,7 @@
 //! A journal in a folder of its own, and what is tried on it.
 
 mod books;
+mod captured;
 mod clock;
 mod group;
 mod queue;
@@ -203,6 +204,7 @@ pub(super) fn row(seq: u64, n: u64) -> NewRow {
         route: "r".to_owned(),
         method: "POST".to_owned(),
         url: "https://a.test/v1/jobs".to_owned(),
+        captured: None,
         began: START,
     }
 }

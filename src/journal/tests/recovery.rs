@@ -42,8 +42,8 @@ async fn an_answer_whose_head_had_come_is_answered_and_not_retained() {
     for n in [1, 2] {
         scene.claim(n).await;
     }
-    scene.journal.land(1, 1, 201, KEEP);
-    scene.journal.land(2, 99, 201, KEEP);
+    scene.journal.land((1, 1), 201, KEEP, None);
+    scene.journal.land((2, 99), 201, KEEP, None);
     let crash = after(START, SECOND);
     let scene = scene.killed(crash).await;
     let done = scene.completed(1, 11).await;

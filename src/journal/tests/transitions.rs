@@ -16,7 +16,7 @@ async fn a_late_owner_changes_nothing() {
     }
     scene.journal.identify((1, 1), id(99), Soon::Yes);
     scene.journal.note_shared(1, 1, 99);
-    scene.journal.land(1, 1, 201, KEEP);
+    scene.journal.land((1, 1), 201, KEEP, None);
     assert_eq!(scene.journal.withdraw((1, 1), |_| ()).await, Ok(()));
     scene.books_are_true().await;
     let scene = scene.killed(START).await;

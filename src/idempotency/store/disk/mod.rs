@@ -5,16 +5,15 @@
 //! touch the disk. All else the file says, in the same operation that claims the key.
 
 mod hot;
+mod noted;
 mod owed;
 mod rows;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
-use http::StatusCode;
 use tokio::sync::watch;
 
 use crate::exchange::Failure;
@@ -30,7 +29,7 @@ use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
     Asked, Claim, Completed, Open, Reserved, Settlement, Store, Waiter, ledger,
 };
-use crate::journal::key::{Found, Reserve, Settled, Soon};
+use crate::journal::key::{Found, Reserve, Settled};
 use crate::journal::moment::micros;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal};
@@ -165,19 +164,6 @@ impl Disk {
                 Err(fault.into())
             }
         }
-    }
-
-    pub(super) fn identify(&self, name: &Name, fingerprint: Fingerprint) {
-        let (seq, _) = name.exchange.parts();
-        let flies = |flight: &Flight| flight.epoch == name.epoch;
-        let ended = self.0.flights.get(&name.id).is_none_or(|flight| !flies(&flight));
-        let soon = if ended { Soon::Yes } else { Soon::No };
-        self.0.journal.identify((seq, name.epoch), fingerprint.0, soon);
-    }
-
-    pub(super) fn land(&self, claim: &Claim, status: StatusCode, keep_key: Duration) {
-        let (seq, _) = claim.exchange().parts();
-        self.0.journal.land(seq, claim.epoch(), status.as_u16(), micros(keep_key));
     }
 
     pub(super) async fn settle(&self, claim: &Claim, settlement: &Settlement) {

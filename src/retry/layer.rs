@@ -282,10 +282,15 @@ impl Exchange {
             notes.attempts.push(Attempt { outcome, status, did_nothing, waited, at });
             notes.says = said.says;
         });
-        let good = outcome == Outcome::Done && attempt.status.is_some_and(|s| !s.is_server_error());
+        let good = outcome == Outcome::Done
+            && attempt.status.is_some_and(|s| !s.is_server_error())
+            && said.says.is_none();
         if good && self.made == 1 && !hint::is_sdk_retry(&self.parts.headers) {
             self.shared.means.budget.deposit();
-        } else if self.made > 1 && attempt.status.is_some_and(|status| status.is_success()) {
+        } else if self.made > 1
+            && said.says.is_none()
+            && attempt.status.is_some_and(|status| status.is_success())
+        {
             self.shared.means.metrics.recovered();
         }
         (result, said)
@@ -300,7 +305,8 @@ impl Exchange {
         let settled = attempt.outcome == Outcome::Done
             && attempt.status.is_some_and(|s| s.is_success() || s.is_redirection());
         if settled {
-            return Decision::Pass; // the common case reads no header and no clock
+            // The common case reads no header and no clock.
+            return if permanent { Decision::Stop(Stop::Permanent) } else { Decision::Pass };
         }
         let (parts, policy) = (&self.parts, &self.shared.policy);
         let (now, wall) = (Instant::now(), SystemTime::now());
@@ -734,6 +740,7 @@ mod tests {
         let json = &[("content-type", "application/problem+json")][..];
         let quota = r#"{"error":{"code":"insufficient_quota"}}"#;
         let busy = r#"{"error":{"code":"busy"}}"#;
+        let both = r#"{"success":false,"error":{"code":"insufficient_quota"}}"#;
         let (no, yes) = (r#"{"success":false}"#, r#"{"success":true}"#);
         for (status, fields, text, calls, stop, says) in [
             (429, json, quota, 1, Some(Stop::Permanent), None),
@@ -743,6 +750,11 @@ mod tests {
             (200, json, no, 1, None, Some(Says::Refused)),
             (200, json, yes, 1, None, None),
             (200, &[], no, 1, None, None),
+            (200, json, quota, 1, None, None), // nothing says that it failed
+            (200, json, both, 1, Some(Stop::Permanent), Some(Says::Refused)),
+            (302, json, no, 1, None, Some(Says::Refused)),
+            (400, json, quota, 1, None, None), // no retry was due
+            (400, json, no, 1, None, None),    // the status says it already
         ] {
             let mut bench = bench(policy.clone());
             bench.upstream.answer(Ok(response(status, fields, streamed([data(text)]))));

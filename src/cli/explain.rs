@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use samekey::config::Config;
 use samekey::exchange::hint::{self, Hint};
 use samekey::exchange::{
-    Body, Failure, Origin, Outcome, Response, Scalar, Scheme, Standing, Stop as StopWord, signature,
+    Body, Failure, Origin, Outcome, Response, Scalar, Scheme, Shape, Standing, Stop as StopWord,
+    signature,
 };
 use samekey::idempotency::splice::client_key;
 use samekey::idempotency::{Carrier, Rules};
@@ -151,6 +152,7 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         format!("  retry-after obeyed up to: {:?}", policy.retry_after_max),
         format!("  backoff: {}", backoff(&policy.backoff)),
         format!("  budget: {}", budget(policy.budget)),
+        format!("  answers made here: {}", errors(&route.errors)),
     ];
     for line in lines.into_iter().chain(polls(route)) {
         writeln!(text, "{line}").expect("writing into a string never fails");
@@ -196,6 +198,13 @@ fn budget(terms: Terms) -> String {
     format!(
         "{ratio} of a retry for each success and {per_second} a second, {burst} saved up at most"
     )
+}
+
+fn errors(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::Problem => "problems (RFC 9457)",
+        Shape::Provider(_) => "the provider's own error JSON",
+    }
 }
 
 fn key(rules: &Rules, request: &Request, effect: bool) -> (String, bool) {

@@ -15,6 +15,7 @@
 mod admin;
 mod capture;
 mod environment;
+mod errors;
 mod fault;
 mod file;
 mod idempotency;

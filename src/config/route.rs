@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use http::Method;
 
+use crate::config::errors::ErrorsKey;
 use crate::config::idempotency::IdempotencyBlock;
 use crate::config::leaf::{
     DAY, MIB, Parse, Parsed, SIZE_MAX, Size, Span, Word, Words, is_name, meant,
@@ -41,6 +42,8 @@ block! {
         limits: LimitsBlock = LimitsBlock::default(),
         /// How much of a body is kept for sending it again.
         body: BodyBlock = BodyBlock::default(),
+        /// How answers look that are made here: `problem`, `provider`, or {template, types, codes}.
+        errors: ErrorsKey = ErrorsKey::default(),
     }
 }
 
@@ -59,6 +62,8 @@ block! {
         limits: LimitsBlock = LimitsBlock::default(),
         /// How much of a body is kept for sending it again.
         body: BodyBlock = BodyBlock::default(),
+        /// How answers look that are made here: `problem`, `provider`, or {template, types, codes}.
+        errors: ErrorsKey = ErrorsKey::default(),
     }
 }
 
@@ -87,8 +92,9 @@ block! {
 impl RouteBlock {
     /// A route that is written over the defaults.
     pub(super) fn over(defaults: &DefaultsBlock) -> Self {
-        let DefaultsBlock { kind, mode, retry, idempotency, limits, body } = defaults.clone();
-        Self { kind, mode, retry, idempotency, limits, body, ..Self::default() }
+        let DefaultsBlock { kind, mode, retry, idempotency, limits, body, errors } =
+            defaults.clone();
+        Self { kind, mode, retry, idempotency, limits, body, errors, ..Self::default() }
     }
 
     /// Reads the block once; a [`Route`] needs no second look.
@@ -113,6 +119,7 @@ impl RouteBlock {
             polls,
             limits: self.limits.meant(),
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
+            errors: self.errors.meant(),
         })
     }
 }

@@ -15,6 +15,7 @@ pub mod origin;
 pub mod pointer;
 pub mod query;
 pub mod record;
+pub mod shape;
 pub mod signature;
 pub mod statuses;
 pub mod trail;
@@ -34,6 +35,7 @@ pub use guard::Guard;
 pub use origin::{Origin, Scheme};
 pub use pointer::{Condition, Pointer, Scalar};
 pub use record::Record;
+pub use shape::Shape;
 pub use statuses::Statuses;
 pub use trail::{End, Outcome, Stop, Trail};
 

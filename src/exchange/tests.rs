@@ -208,3 +208,60 @@ impl Service<Request> for Scripted {
         })
     }
 }
+
+/// One of each failure; a new one does not compile until it is among them.
+pub(crate) fn failures() -> Vec<Failure> {
+    let (detail, after) = (|| "why".to_owned(), Duration::from_millis(1500));
+    let exchange = super::id::ExchangeId::from_parts(1, 2);
+    let all = vec![
+        Failure::BadRequest("why"),
+        Failure::HeaderTooLarge,
+        Failure::KeyInvalid("why"),
+        Failure::KeyMissing("Idempotency-Key".to_owned()),
+        Failure::Forbidden("a.test".to_owned()),
+        Failure::ProxyAuth,
+        Failure::InProgress { retry_after: after },
+        Failure::OutcomeUnknown(exchange),
+        Failure::NotRetained { exchange, captured: vec![("job".to_owned(), "j-1".to_owned())] },
+        Failure::Misdirected,
+        Failure::KeyReused(StatusCode::CONFLICT),
+        Failure::Unreachable { detail: detail(), kind: "dns_error" },
+        Failure::Tls { detail: detail(), verification: true },
+        Failure::Refused,
+        Failure::Protocol { detail: detail(), broken: true },
+        Failure::ClientGone,
+        Failure::TimedOut { after, sent: true },
+        Failure::Overloaded,
+        Failure::LimitWait { retry_after: after },
+        Failure::StoreUnavailable("why"),
+        Failure::Loop,
+        Failure::ReplaySuspended,
+    ];
+    for failure in &all {
+        match failure {
+            Failure::BadRequest(_)
+            | Failure::HeaderTooLarge
+            | Failure::KeyInvalid(_)
+            | Failure::KeyMissing(_)
+            | Failure::Forbidden(_)
+            | Failure::ProxyAuth
+            | Failure::InProgress { .. }
+            | Failure::OutcomeUnknown(_)
+            | Failure::NotRetained { .. }
+            | Failure::Misdirected
+            | Failure::KeyReused(_)
+            | Failure::Unreachable { .. }
+            | Failure::Tls { .. }
+            | Failure::Refused
+            | Failure::Protocol { .. }
+            | Failure::ClientGone
+            | Failure::TimedOut { .. }
+            | Failure::Overloaded
+            | Failure::LimitWait { .. }
+            | Failure::StoreUnavailable(_)
+            | Failure::Loop
+            | Failure::ReplaySuspended => {}
+        }
+    }
+    all
+}

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
 use crate::exchange::trail::{Guarded, Notes, Presence, Replay, Stop, Trail};
-use crate::exchange::{Failure, Origin, Request, Response, answer};
+use crate::exchange::{Failure, Origin, Request, Response, Shape, answer};
 use crate::idempotency::store::{self, About};
 use crate::journal::State;
 use crate::journal::moment::micros;
@@ -91,10 +91,13 @@ impl Finish {
         mut self,
         result: Result<Response, Failure>,
         unread: &Unread,
+        shape: &Shape,
     ) -> http::Response<Body> {
         let (mut response, made_here) = match result {
             Ok(response) => (response, false),
-            Err(failure) => (self.trail.with(|notes| local(&failure, notes.attempts.len())), true),
+            Err(failure) => {
+                (self.trail.with(|notes| local(&failure, notes.attempts.len(), shape)), true)
+            }
         };
         self.trail.with(|notes| {
             self.source = match (notes.replay, made_here) {

@@ -15,7 +15,8 @@ use tower::Service as _;
 use crate::exchange::body::Body;
 use crate::exchange::trail::Presence;
 use crate::exchange::{
-    Client, Failure, Origin, Request, RequestParts, Response, Standing, Trail, answer, headers,
+    Client, Failure, Origin, Request, RequestParts, Response, Shape, Standing, Trail, answer,
+    headers,
 };
 use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::{Carrier, Commons};
@@ -115,7 +116,7 @@ impl Proxy {
         let trail = Trail::default();
         let finish =
             Finish::new(router.none.clone(), method.clone(), trail, Presence::default(), false);
-        finish.answer(Err(failure.clone()), &Unread::default())
+        finish.answer(Err(failure.clone()), &Unread::default(), &Shape::Problem)
     }
 
     /// Answers a request.
@@ -133,7 +134,7 @@ impl Proxy {
             Ok(origin) => origin,
             Err(failure) => {
                 let finish = Finish::new(in_force.none.clone(), method, trail, presence, false);
-                return finish.answer(Err(failure), &Unread::default());
+                return finish.answer(Err(failure), &Unread::default(), &Shape::Problem);
             }
         };
         let routed = in_force.find(&origin, &method, request.uri().path());
@@ -156,7 +157,9 @@ impl Proxy {
             }
             response
         });
-        finish.answer(result, &unread)
+        // Who matched no route is told in our own words: nobody said whose client it is.
+        let shape = routed.map_or(&Shape::Problem, |routed| &routed.route.errors);
+        finish.answer(result, &unread, shape)
     }
 
     /// The request as the stages see it.
@@ -233,8 +236,8 @@ fn close(headers: &mut HeaderMap) {
 }
 
 /// A response made here, in its final form.
-fn local(failure: &Failure, attempts: usize) -> Response {
-    let mut response = answer::of(failure, attempts);
+fn local(failure: &Failure, attempts: usize, shape: &Shape) -> Response {
+    let mut response = answer::shaped(failure, attempts, shape);
     if loses_framing(failure) {
         close(&mut response.headers);
     }

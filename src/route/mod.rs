@@ -6,6 +6,7 @@ use http::Method;
 
 pub use matcher::{HostPattern, Matcher, PathPattern};
 
+use crate::exchange::Shape;
 use crate::exchange::body::Caps;
 use crate::idempotency;
 use crate::limit;
@@ -33,6 +34,8 @@ pub struct Route {
     pub polls: poll::Rules,
     /// How much of a body is kept for sending it again.
     pub body: Caps,
+    /// How answers look that are made here.
+    pub errors: Shape,
 }
 
 impl Route {

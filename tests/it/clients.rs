@@ -29,7 +29,7 @@ fn script(name: &str) -> String {
     installed(&format!("tests/clients/{name}"))
 }
 
-fn python(name: &str) -> Vec<String> {
+pub(crate) fn python(name: &str) -> Vec<String> {
     vec![installed(".tools/venv/bin/python"), script(name)]
 }
 
@@ -57,7 +57,7 @@ async fn in_exec(folder: &std::path::Path, program: &[String]) -> Ran {
 }
 
 /// Beside a sidecar that runs, with the variables that it wrote down.
-async fn in_shell(running: &Samekey, program: &[String]) -> Ran {
+pub(crate) async fn in_shell(running: &Samekey, program: &[String]) -> Ran {
     let shell = command(running.path(), &[]);
     let environment = shell.as_std().get_envs().filter(|(_, value)| value.is_none());
     let unset: Vec<_> = environment.map(|(name, _)| name.to_owned()).collect();

@@ -26,4 +26,5 @@ mod poll;
 mod reading;
 mod retry;
 mod seen;
+mod shapes;
 mod streams;

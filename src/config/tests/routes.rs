@@ -172,7 +172,7 @@ fn polls_are_spaced_and_ended_on_routes_for_polls_alone() {
         (
             "routes: []\ndefaults: {interval: 1s}\n",
             &[
-                "2: defaults.interval: unknown key `interval`, must be one of kind, mode, retry, idempotency, limits, body",
+                "2: defaults.interval: unknown key `interval`, must be one of kind, mode, retry, idempotency, limits, body, errors",
             ],
         ),
     ]);

@@ -9,6 +9,7 @@
 //! | [`proxy`] | cleans its headers, finds its [`route`], always answers |
 //! | [`pipeline`] | the page to read: the stages in order |
 //! | [`poll`] | asks once for all who ask how one job goes; a recent answer ends here |
+//! | [`schema`] | refuses a body that does not fit, before it costs anything |
 //! | [`idempotency`] | claims its key; a stored answer ends here |
 //! | [`retry`] | sends it again while that is safe and paid for |
 //! | [`limit`] | holds it back while the upstream wants that |
@@ -43,4 +44,5 @@ pub mod poll;
 pub mod proxy;
 pub mod retry;
 pub mod route;
+pub mod schema;
 pub mod upstream;

@@ -12,10 +12,11 @@ use crate::metrics::RouteMetrics;
 use crate::poll::{self, Desk, Polling, PollingLayer, Refused};
 use crate::retry::{Budget, Means, Retry, RetryLayer, verdict};
 use crate::route::{Kind, Mode, Route};
+use crate::schema::{self, Checked, SchemaLayer};
 use crate::upstream::{Pool, Sender};
 
 /// One route's stages, from its polls to the wire.
-pub type Pipeline = Polling<Idempotency<Retry<Limit<Sender>>>>;
+pub type Pipeline = Polling<Checked<Idempotency<Retry<Limit<Sender>>>>>;
 
 /// What a route keeps over a reload.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
         // Many polls of one job, one request: who joins or comes too soon ends here. Above
         // the retries, so that those who wait share them too.
         .layer(PollingLayer::new(polls(route, lasting, commons)))
+        // What the route knows to be wrong ends here: it costs no key and no credit.
+        .layer(SchemaLayer::new(schema(route, lasting, commons)))
         // One key for all attempts, and one exchange at a time for each key: what
         // is answered already ends here and costs the upstream nothing.
         .layer(IdempotencyLayer::new(terms(route, lasting), commons.clone()))
@@ -71,6 +74,18 @@ fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Te
         refused: Refused::new(refused),
         tasks: commons.tasks.clone(),
         metrics: commons.metrics.polls(&route.name),
+    })
+}
+
+/// What bodies are checked by, where the route has a schema.
+fn schema(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<schema::Terms> {
+    let schema = route.schema.clone()?;
+    Some(schema::Terms {
+        schema,
+        caps: route.body,
+        room: commons.room.clone(),
+        metrics: lasting.metrics.clone(),
+        observes: route.mode == Mode::Observe,
     })
 }
 

@@ -154,7 +154,11 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         format!("  budget: {}", budget(policy.budget)),
         format!("  answers made here: {}", errors(&route.errors)),
     ];
-    for line in lines.into_iter().chain(polls(route)) {
+    let checked =
+        "  schema: a JSON body that does not fit is answered 400 here, and nothing is sent"
+            .to_owned();
+    let lines = lines.into_iter().chain(route.schema.as_ref().map(|_schema| checked));
+    for line in lines.chain(polls(route)) {
         writeln!(text, "{line}").expect("writing into a string never fails");
     }
     Key { sent }

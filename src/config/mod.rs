@@ -28,6 +28,7 @@ mod poll;
 mod reading;
 mod retry;
 mod route;
+mod schema;
 mod state;
 mod tree;
 mod upstream;

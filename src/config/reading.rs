@@ -1,7 +1,7 @@
 //! Lays a file over the defaults, key by key, and collects every fault on the way.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::fault::{Fault, Faults};
 use crate::config::tree::{Node, Value};
@@ -57,6 +57,11 @@ impl<'a> Reading<'a> {
         let mut blocks = around(at).skip(1);
         self.blamed.contains(at)
             || blocks.any(|block| self.faults.iter().any(|fault| fault.key() == block))
+    }
+
+    /// A file that is named in this one: beside it, unless its full path is given.
+    pub(super) fn beside(&self, file: &Path) -> PathBuf {
+        self.file.parent().unwrap_or_else(|| Path::new("")).join(file)
     }
 
     /// Whether the file holds this key.
@@ -275,4 +280,4 @@ pub(super) use block;
 const VARIABLE: &str = "SAMEKEY_";
 
 /// Keys that are designed and not there yet.
-const LATER: &[&str] = &["breaker", "estimate", "inbox", "lookup", "preflight", "schema"];
+const LATER: &[&str] = &["breaker", "estimate", "inbox", "lookup", "preflight"];

@@ -1,6 +1,7 @@
 //! The file's `routes`, and the `defaults` that they start from.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use http::Method;
 
@@ -13,6 +14,7 @@ use crate::config::limit::LimitsBlock;
 use crate::config::poll::{self, TerminalBlock};
 use crate::config::reading::{Reading, block, join};
 use crate::config::retry::RetryBlock;
+use crate::config::schema;
 use crate::exchange::body::Caps;
 use crate::limit;
 use crate::route::{HostPattern, Kind, Matcher, Mode, PathPattern, Route};
@@ -44,6 +46,8 @@ block! {
         body: BodyBlock = BodyBlock::default(),
         /// How answers look that are made here: `problem`, `provider`, or {template, types, codes}.
         errors: ErrorsKey = ErrorsKey::default(),
+        /// A JSON Schema that JSON bodies of requests are to fit: a file, beside this one or by its full path.
+        schema: Option<PathBuf> = None,
     }
 }
 
@@ -120,6 +124,7 @@ impl RouteBlock {
             limits: self.limits.meant(),
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
             errors: self.errors.meant(),
+            schema: self.schema.as_deref().and_then(|file| schema::meant(file, at, reading)),
         })
     }
 }

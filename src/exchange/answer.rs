@@ -126,6 +126,9 @@ pub fn problem(failure: &Failure) -> Problem {
     const LIMIT: &str = "connection_limit_reached";
     let (slug, status, title, proxy_error) = match failure {
         Failure::BadRequest(_) => ("bad-request", 400, "The request is malformed", REQUEST),
+        Failure::Unfit(_) => {
+            ("bad-request", 400, "The request does not fit the route's schema", REQUEST)
+        }
         Failure::HeaderTooLarge => {
             ("header-too-large", 431, "The request's head is too large", REQUEST)
         }

@@ -17,6 +17,10 @@ pub enum Failure {
     #[error("{0}")]
     BadRequest(&'static str),
 
+    /// The request's body does not fit the route's schema. Nothing was sent.
+    #[error("{0}")]
+    Unfit(String),
+
     /// The request's head is too large. Nothing was sent.
     #[error("the request's head is larger than this listener takes")]
     HeaderTooLarge,

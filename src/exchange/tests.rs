@@ -215,6 +215,7 @@ pub(crate) fn failures() -> Vec<Failure> {
     let exchange = super::id::ExchangeId::from_parts(1, 2);
     let all = vec![
         Failure::BadRequest("why"),
+        Failure::Unfit(detail()),
         Failure::HeaderTooLarge,
         Failure::KeyInvalid("why"),
         Failure::KeyMissing("Idempotency-Key".to_owned()),
@@ -240,6 +241,7 @@ pub(crate) fn failures() -> Vec<Failure> {
     for failure in &all {
         match failure {
             Failure::BadRequest(_)
+            | Failure::Unfit(_)
             | Failure::HeaderTooLarge
             | Failure::KeyInvalid(_)
             | Failure::KeyMissing(_)

@@ -19,7 +19,7 @@ use prometheus::{
 
 use family::{counters, gauge, gauges, histograms};
 pub use poll::{PollEvent, PollMetrics};
-pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
+pub use route::{Asked, Fit, KeyEvent, Reason, RouteMetrics, Source};
 
 /// All metrics of a process; a clone shares them.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ struct Families {
     tokens: IntGaugeVec,
     idempotency: Counters,
     polls: Counters,
+    schema: Counters,
     store_entries: IntGauge,
     store_bytes: IntGauge,
     store_seconds: HistogramVec,
@@ -141,6 +142,12 @@ impl Metrics {
                 &["route", "event"],
             ),
             polls: poll::family(&registry),
+            schema: counters(
+                &registry,
+                "schema_total",
+                "Request bodies that a route's schema was asked about.",
+                &["route", "result"],
+            ),
             store_entries: gauge(&registry, "store_entries", "Keys in the store."),
             store_bytes: gauge(&registry, "store_bytes", "Bytes in the store."),
             store_seconds: histograms(

@@ -24,6 +24,8 @@ struct OfRoute {
     stopped: Vec<IntCounter>,
     retries: Vec<IntCounter>,
     idempotency: Vec<IntCounter>,
+    /// By its results: few routes have one.
+    schema: Counters,
     recovered: IntCounter,
     wait_backoff: Histogram,
     wait_server: Histogram,
@@ -92,6 +94,17 @@ pub enum KeyEvent {
     NotRecorded,
 }
 
+/// Whether a body fits a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It does.
+    Fits,
+    /// It does not.
+    Misfits,
+    /// It could not be judged.
+    Unchecked,
+}
+
 /// Who asked for a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -116,6 +129,7 @@ impl Families {
             stopped: each(&self.stopped, &STOPS),
             retries: each(&self.retries, &REASONS),
             idempotency: each(&self.idempotency, &EVENTS),
+            schema: self.schema.clone(),
             recovered: self.recovered.with_label_values(&[name]),
             wait_backoff: self.wait.with_label_values(&[name, "backoff"]),
             wait_server: self.wait.with_label_values(&[name, "server"]),
@@ -195,6 +209,16 @@ impl RouteMetrics {
     /// Counts what happened to a key.
     pub fn key(&self, event: KeyEvent) {
         bump(&self.inner.idempotency, event as usize);
+    }
+
+    /// Counts a body that the route's schema was asked about.
+    pub fn fitted(&self, fit: Fit) {
+        let result = match fit {
+            Fit::Fits => "fits",
+            Fit::Misfits => "misfit",
+            Fit::Unchecked => "unchecked",
+        };
+        self.inner.schema.with_label_values(&[self.inner.name.as_str(), result]).inc();
     }
 
     /// Counts a pause that an upstream asked for.

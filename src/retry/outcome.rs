@@ -59,6 +59,7 @@ fn of_failure(failure: &Failure) -> Option<Classified> {
         // Its last byte never went: what arrived is no request.
         Failure::ClientGone => (Outcome::NotSent, false, true),
         Failure::BadRequest(_)
+        | Failure::Unfit(_)
         | Failure::HeaderTooLarge
         | Failure::KeyInvalid(_)
         | Failure::KeyMissing(_)

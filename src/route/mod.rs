@@ -12,6 +12,7 @@ use crate::idempotency;
 use crate::limit;
 use crate::poll;
 use crate::retry;
+use crate::schema::Schema;
 
 /// A named rule.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Route {
     pub body: Caps,
     /// How answers look that are made here.
     pub errors: Shape,
+    /// What JSON bodies of requests are to fit.
+    pub schema: Option<Schema>,
 }
 
 impl Route {

@@ -25,6 +25,7 @@ mod limits;
 mod poll;
 mod reading;
 mod retry;
+mod schema;
 mod seen;
 mod shapes;
 mod streams;

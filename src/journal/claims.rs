@@ -12,14 +12,14 @@ use crate::journal::row::{State, key_hash, signed};
 use crate::journal::sweep::thin;
 use crate::journal::{Delta, Fault, Journal, Moment, Pending, ROW_BYTES, Room, Share};
 
-/// Makes room for another key: answers give way, those first that would go first.
-fn make_room(
+/// Makes room for another key, or for what else must not be refused: answers give way, those first that would go first.
+pub(super) fn make_room(
     connection: &Connection,
     room: &Room,
-    now: Moment,
+    (now, bytes): (Moment, u64),
     delta: &mut Delta,
 ) -> rusqlite::Result<bool> {
-    while !room.fits(delta, Share::Keys, ROW_BYTES) {
+    while !room.fits(delta, Share::Keys, bytes) {
         let mut oldest = connection.prepare_cached(
             "SELECT seq FROM answers WHERE size > 0 ORDER BY kept_until LIMIT 32",
         )?;
@@ -56,7 +56,7 @@ impl Journal {
                     insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed))
                 }
                 Some(held) => held.found(connection, now).map(Some),
-                None if !make_room(connection, &room, now, delta)? => Ok(None),
+                None if !make_room(connection, &room, (now, ROW_BYTES), delta)? => Ok(None),
                 None => insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed)),
             }
         })?;

@@ -2,6 +2,7 @@
 
 mod books;
 mod clock;
+mod deliveries;
 mod group;
 mod queue;
 mod recovery;
@@ -121,9 +122,10 @@ impl Scene {
     pub(super) async fn books_are_true(&self) {
         self.written().await;
         let there = [
-            "count(*) FROM exchanges WHERE holds = 1",
+            "(SELECT count(*) FROM exchanges WHERE holds = 1) + (SELECT count(*) FROM deliveries)",
             "count(*) FROM exchanges WHERE holds = 0",
-            "coalesce(sum(size), 0) FROM answers",
+            "(SELECT coalesce(sum(size), 0) FROM answers)
+             + (SELECT coalesce(sum(size), 0) FROM deliveries)",
         ]
         .map(|of| self.count(of));
         let written = ["keys FROM books", "loose FROM books", "answers FROM books"];

@@ -8,6 +8,7 @@
 //! | [`intercept`] | opens its TLS, with a leaf that our own authority signs |
 //! | [`proxy`] | cleans its headers, finds its [`route`], always answers |
 //! | [`pipeline`] | the page to read: the stages in order |
+//! | [`inbox`] | takes it in, where it is a delivery for the application |
 //! | [`poll`] | asks once for all who ask how one job goes; a recent answer ends here |
 //! | [`idempotency`] | claims its key; a stored answer ends here |
 //! | [`retry`] | sends it again while that is safe and paid for |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod exchange;
 pub mod failpoint;
 pub mod idempotency;
+pub mod inbox;
 pub mod intercept;
 pub mod journal;
 pub mod limit;

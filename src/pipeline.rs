@@ -1,21 +1,25 @@
 //! What happens to a request, in order. This is the page to read.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tower::ServiceBuilder;
+use tower::{Layer as _, Service as _, ServiceBuilder};
 
 use crate::exchange::Origin;
 use crate::exchange::ending::Decide;
 use crate::idempotency::{Commons, Effects, Idempotency, IdempotencyLayer, Terms};
+use crate::inbox::{self, Inbox, InboxLayer, Tray};
 use crate::limit::{Gate, Limit, LimitLayer};
 use crate::metrics::RouteMetrics;
-use crate::poll::{self, Desk, Polling, PollingLayer, Refused};
+use crate::poll::{self, Polling, PollingLayer, Refused};
+use crate::retry::backoff::after_hint;
 use crate::retry::{Budget, Means, Retry, RetryLayer, verdict};
 use crate::route::{Kind, Mode, Route};
 use crate::upstream::{Pool, Sender};
 
-/// One route's stages, from its polls to the wire.
-pub type Pipeline = Polling<Idempotency<Retry<Limit<Sender>>>>;
+/// One route's stages, from its inbox to the wire.
+pub type Pipeline = Inbox<Polling<Idempotency<Retry<Limit<Sender>>>>>;
 
 /// What a route keeps over a reload.
 #[derive(Clone, Debug)]
@@ -25,7 +29,9 @@ pub struct Lasting {
     /// What holds its attempts back.
     pub gate: Gate,
     /// What is known of its polls.
-    pub polls: Desk,
+    pub polls: poll::Desk,
+    /// What waits for its application, where it has an inbox.
+    pub tray: Option<Tray>,
     /// Where it counts.
     pub metrics: RouteMetrics,
 }
@@ -33,6 +39,9 @@ pub struct Lasting {
 /// Lays the stages one upon another; the first line is the first to see a request.
 pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -> Pipeline {
     ServiceBuilder::new()
+        // A delivery for the application is kept and answered here: it goes on by itself,
+        // past the stages that answer for its client.
+        .layer(InboxLayer::new(inbox(route, lasting, commons, pool)))
         // Many polls of one job, one request: who joins or comes too soon ends here. Above
         // the retries, so that those who wait share them too.
         .layer(PollingLayer::new(polls(route, lasting, commons)))
@@ -47,6 +56,29 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
         .layer(limits(route, lasting))
         // One sending, with proof of what was sent when it fails.
         .service(wire(route, pool))
+}
+
+/// Where a route takes deliveries in, and by which stages it makes them.
+fn inbox(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -> Option<inbox::Desk> {
+    let (rules, tray) = (route.inbox.clone()?, lasting.tray.as_ref()?);
+    let retry = &route.retry;
+    let timeout = retry.attempt_timeout.unwrap_or(ANSWER_WITHIN);
+    let sender = Sender::new(pool.clone(), Some(timeout), retry.body_idle_timeout);
+    let stages = limits(route, lasting).layer(sender);
+    let (backoff, longest) = (retry.backoff, retry.retry_after_max);
+    let mut applications = tray.applications().to_vec();
+    applications.retain(|origin| route.matcher.names(&origin.host, origin.port));
+    Some(tray.open(inbox::Terms {
+        rules,
+        applications,
+        concurrency: route.limits.concurrency.unwrap_or(DELIVERIES),
+        wait: Arc::new(move |hint, nth, random| match hint {
+            Some(hint) => after_hint(hint.min(longest), random),
+            None => backoff.wait(nth, random),
+        }),
+        send: Arc::new(move |request| stages.clone().call(request)),
+        metrics: commons.metrics.inbox(&route.name),
+    }))
 }
 
 /// The stages of a request that no route matches: sent once, as it came.
@@ -114,3 +146,9 @@ fn limits(route: &Route, lasting: &Lasting) -> LimitLayer {
 fn wire(route: &Route, pool: &Pool) -> Sender {
     Sender::new(pool.clone(), route.retry.attempt_timeout, route.retry.body_idle_timeout)
 }
+
+/// Where the route does not say: an application that has not answered by then hangs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Where the route does not say: few enough for any application, and one that is slow
+/// does not keep the others from their turn.
+const DELIVERIES: NonZeroU32 = NonZeroU32::new(4).expect("four is not zero");

@@ -48,6 +48,7 @@ impl Core {
             "admin": admin.to_string(),
             "config": config.source.to_string(),
             "routes": config.routes.len(),
+            "inbox_waiting": self.trays.waiting(),
             "draining": self.house.draining.is_cancelled(),
             "store": {
                 "kind": self.commons.store.kind(),

@@ -2,6 +2,7 @@
 
 mod commons;
 mod desk;
+mod inbox;
 pub mod ledger;
 mod reload;
 mod shared;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::config::{Config, Faults};
 use crate::idempotency::Commons;
+use crate::inbox::Trays;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
 use crate::limit::Gates;
 use crate::listen::{House, Listener};
@@ -107,6 +109,7 @@ struct Core {
     gates: Gates,
     budgets: DashMap<String, Budget>,
     polls: Desk,
+    trays: Trays,
     metrics: Metrics,
     set_level: SetLevel,
     /// Upstream connections and housekeeping: nobody waits for them when draining.
@@ -114,6 +117,14 @@ struct Core {
     started: SystemTime,
     /// Of the listeners, and of the admin side.
     addresses: (Vec<SocketAddr>, SocketAddr),
+}
+
+impl Core {
+    /// What outlives a reload.
+    fn kept(&self) -> Kept<'_> {
+        let Self { gates, budgets, polls, trays, .. } = self;
+        Kept { gates, budgets, polls, trays }
+    }
 }
 
 impl App {
@@ -148,7 +159,10 @@ impl App {
         let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
         let (commons, gates) = commons::build(&config, &home, &roots, means).await?;
         let (budgets, polls) = (DashMap::new(), Desk::default());
-        let lasting = |route: &Route| lasting(route, &gates, &budgets, &polls, &metrics);
+        let draining = CancellationToken::new();
+        let trays = inbox::trays(&config, &commons, &draining);
+        let kept = Kept { gates: &gates, budgets: &budgets, polls: &polls, trays: &trays };
+        let lasting = |route: &Route| lasting(route, kept, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
         let proxy = Proxy::new(router, commons.clone());
         let house = House {
@@ -158,7 +172,7 @@ impl App {
             distrust: Arc::new(Distrust::default()),
             dialer,
             tasks,
-            draining: CancellationToken::new(),
+            draining,
             metrics: metrics.clone(),
         };
         let listeners = bind(&config).await?;
@@ -173,6 +187,7 @@ impl App {
         intercept::publish(&public, &authority, &roots, &url)
             .map_err(|error| StartFault::Public { dir: public, error })?;
         ledger::warn_of_loss(&config);
+        inbox::warn_of_loss(&config, &trays).await?;
         metrics.config_loaded(SystemTime::now());
         let core = Core {
             tried: ArcSwap::from_pointee(config.digest),
@@ -185,6 +200,7 @@ impl App {
             gates,
             budgets,
             polls,
+            trays,
             metrics,
             set_level,
             background,
@@ -260,13 +276,17 @@ fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
     }
 }
 
-fn lasting(
-    route: &Route,
-    gates: &Gates,
-    budgets: &DashMap<String, Budget>,
-    polls: &Desk,
-    metrics: &Metrics,
-) -> Lasting {
+/// What outlives a reload, of all routes.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    gates: &'a Gates,
+    budgets: &'a DashMap<String, Budget>,
+    polls: &'a Desk,
+    trays: &'a Trays,
+}
+
+fn lasting(route: &Route, kept: Kept<'_>, metrics: &Metrics) -> Lasting {
+    let Kept { gates, budgets, polls, trays } = kept;
     let now = Instant::now();
     let terms = route.retry.budget;
     let budget = budgets.entry(route.name.clone()).or_insert_with(|| Budget::new(terms, now));
@@ -275,7 +295,8 @@ fn lasting(
     let metrics = metrics.route(&route.name);
     metrics.budget(budget.whole_tokens(now));
     let gate = gates.of(&route.name, &route.limits);
-    Lasting { budget, gate, polls: polls.clone(), metrics }
+    let tray = route.inbox.is_some().then(|| trays.of(&route.name));
+    Lasting { budget, gate, polls: polls.clone(), tray, metrics }
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {
@@ -344,6 +365,7 @@ async fn sweep(core: Arc<Core>) {
         core.commons.suspensions.sweep(now);
         core.gates.sweep(now);
         core.polls.sweep(now);
+        core.trays.sweep();
         for (id, key) in core.commons.orphans.sweep(ledger::adoption_window(&core.config.load())) {
             core.commons.store.forget(&id, &key).await;
         }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::config::admin::AdminBlock;
 use crate::config::environment::{ADMIN, Environment, LISTEN, LOG, LOG_FORMAT, STATE_DIR};
+use crate::config::inbox::inboxes_are_reached;
 use crate::config::intercept::InterceptBlock;
 use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words, form};
 use crate::config::listen::{ListenerBlock, no_two_alike};
@@ -116,7 +117,7 @@ impl File {
     ) -> Result<Config, Faults> {
         self.lay_over(env, &mut reading);
         let listeners = self.listeners(env, &mut reading);
-        let routes = self.routes(&mut reading);
+        let routes = self.routes(&listeners, &mut reading);
         let intercept = self.intercept.meant(&mut reading);
         let state = self.state.meant(&mut reading);
         reading.end()?;
@@ -166,14 +167,17 @@ impl File {
         specs
     }
 
-    fn routes(&self, reading: &mut Reading<'_>) -> Vec<Route> {
+    fn routes(&self, listeners: &[listen::Spec], reading: &mut Reading<'_>) -> Vec<Route> {
         let blocks = self.route_blocks(reading);
         names_differ(&blocks, reading);
         groups_agree(&blocks, reading);
         if self.state.shared.is_none() {
             shared_by_something(&blocks, reading);
         }
-        blocks.iter().filter_map(|(at, block)| block.meant(at, reading)).collect()
+        let meant = |(at, block): &(String, RouteBlock)| block.meant(at, reading);
+        let routes: Vec<Route> = blocks.iter().filter_map(meant).collect();
+        inboxes_are_reached(&blocks, &routes, listeners, reading);
+        routes
     }
 
     /// Each route laid over the defaults and what its kind adds, and its path.

@@ -17,6 +17,7 @@ mod environment;
 mod fault;
 mod file;
 mod idempotency;
+mod inbox;
 mod intercept;
 mod kind;
 mod leaf;
@@ -210,12 +211,14 @@ routes:
 ";
 
 /// Keys without a default.
-const REQUIRED: [(&str, &[&str]); 8] = [
+const REQUIRED: [(&str, &[&str]); 10] = [
     ("RouteBlock", &["name", "match"]),
     ("MatchBlock", &["hosts"]),
     ("UserBlock", &["user", "password_file"]),
     ("CaBlock", &["cert", "key"]),
     ("SharedBlock", &["url"]),
+    ("InboxBlock", &["identity"]),
+    ("InboxSignatureBlock", &["header", "secret_file"]),
     ("ConditionBlock", &["json", "in"]),
     ("FailedWhenBlock", &["json", "in"]),
     ("TerminalBlock", &["json", "in"]),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use http::Method;
 
 use crate::config::idempotency::IdempotencyBlock;
+use crate::config::inbox::InboxBlock;
 use crate::config::leaf::{
     DAY, MIB, Parse, Parsed, SIZE_MAX, Size, Span, Word, Words, is_name, meant,
 };
@@ -41,6 +42,8 @@ block! {
         limits: LimitsBlock = LimitsBlock::default(),
         /// How much of a body is kept for sending it again.
         body: BodyBlock = BodyBlock::default(),
+        /// Takes deliveries in for the application behind a reverse listener.
+        inbox: Option<InboxBlock> = None,
     }
 }
 
@@ -103,6 +106,10 @@ impl RouteBlock {
         let retry = self.retry.meant(at, reading);
         let rules = self.idempotency.meant(at, reading);
         let polls = poll::meant(self, at, reading);
+        let inbox = match &self.inbox {
+            None => None,
+            Some(inbox) => Some(inbox.meant(at, &retry, reading)?),
+        };
         Some(Route {
             name: self.name.clone()?.text,
             matcher: self.r#match.meant(),
@@ -113,6 +120,7 @@ impl RouteBlock {
             polls,
             limits: self.limits.meant(),
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
+            inbox,
         })
     }
 }

@@ -185,6 +185,8 @@ pub struct Notes {
     pub stop: Option<Stop>,
     /// Where a repeat's answer came from.
     pub replay: Option<Replay>,
+    /// Who answered, where the answer is no failure.
+    pub answered: Answered,
     /// Whether the idempotency stage answers for its row in the ledger.
     pub keyed: bool,
     /// The key as it went upstream.
@@ -203,6 +205,16 @@ pub struct Notes {
     pub diary: Option<Diary>,
     /// How many of the attempts are written there.
     pub written: usize,
+}
+
+/// Who answered, where the answer is no failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answered {
+    /// The upstream, in this exchange or in an earlier one.
+    #[default]
+    ByUpstream,
+    /// This proxy, for an application that is yet to see the request.
+    Here,
 }
 
 /// Who guards a key against a second sending.

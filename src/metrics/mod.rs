@@ -5,6 +5,7 @@
 //! relaxed addition.
 
 mod family;
+mod inbox;
 mod poll;
 mod route;
 
@@ -18,6 +19,7 @@ use prometheus::{
 };
 
 use family::{counters, gauge, gauges, histograms};
+pub use inbox::{InboxEvent, InboxMetrics};
 pub use poll::{PollEvent, PollMetrics};
 pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
 
@@ -57,6 +59,7 @@ struct Families {
     minted_told: AtomicU64,
     reloads: Counters,
     loaded: IntGauge,
+    inboxes: inbox::Inboxes,
 }
 
 type Counters = family::Counters;
@@ -218,6 +221,7 @@ impl Metrics {
                 "config_loaded_timestamp_seconds",
                 "When the config in force was loaded.",
             ),
+            inboxes: inbox::Inboxes::new(&registry),
             routes: DashMap::new(),
             registry,
         };

@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
-use crate::exchange::trail::{Guarded, Notes, Presence, Replay, Stop, Trail};
+use crate::exchange::trail::{Answered, Guarded, Notes, Presence, Replay, Stop, Trail};
 use crate::exchange::{Failure, Origin, Request, Response, answer};
 use crate::idempotency::store::{self, About};
 use crate::journal::State;
@@ -101,6 +101,7 @@ impl Finish {
                 (Some(Replay::Joined), _) => Source::Joined,
                 (Some(Replay::Adopted), _) => Source::Adopted,
                 (None, true) => Source::Local,
+                (None, false) if notes.answered == Answered::Here => Source::Local,
                 (None, false) => Source::Upstream,
             };
             if self.routed {

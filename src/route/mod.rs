@@ -8,6 +8,7 @@ pub use matcher::{HostPattern, Matcher, PathPattern};
 
 use crate::exchange::body::Caps;
 use crate::idempotency;
+use crate::inbox;
 use crate::limit;
 use crate::poll;
 use crate::retry;
@@ -33,6 +34,8 @@ pub struct Route {
     pub polls: poll::Rules,
     /// How much of a body is kept for sending it again.
     pub body: Caps,
+    /// How deliveries are taken in for the application behind it.
+    pub inbox: Option<inbox::Rules>,
 }
 
 impl Route {

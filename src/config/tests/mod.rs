@@ -1,6 +1,7 @@
 //! Files, and what becomes of them.
 
 mod files;
+mod inbox;
 mod kinds;
 mod listeners;
 mod loading;

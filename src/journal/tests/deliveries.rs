@@ -1,7 +1,6 @@
 //! What was taken in is there until it ends, and is known by its identity after that.
 
 use bytes::Bytes;
-use rusqlite::Connection;
 
 use super::super::deliveries::{Alike, Contents, Ended, NewDelivery, Taken};
 use super::*;

@@ -23,7 +23,7 @@ use samekey::retry::{Attempts, Backoff, Budget};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
-use crate::cli::{Stop, load, print};
+use crate::cli::{Stop, inbox, load, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -70,6 +70,16 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     };
     let mut text = String::new();
+    if let Some(rules) = inbox::of(&config, route, (&request.method, &request.origin)) {
+        writeln!(text, "route: {} ({})", route.name, config.source).expect("into a string");
+        inbox::describe(&mut text, rules);
+        for (word, end) in words.into_iter().zip(ends) {
+            let line = inbox::after(rules, &route.retry.backoff, &end);
+            writeln!(text, "after {word:<8} {line}").expect("writing into a string never fails");
+        }
+        print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let key = describe(&mut text, &config.source.to_string(), route, &request);
     for (word, end) in words.into_iter().zip(ends) {
         let attempt = classify(&end, &route.retry).ok_or_else(unasked)?;

@@ -7,6 +7,7 @@ mod env;
 mod exec;
 mod explain;
 mod health;
+mod inbox;
 mod ledger;
 mod log;
 mod run;

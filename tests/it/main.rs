@@ -18,6 +18,7 @@ mod config;
 mod hostile;
 mod http2;
 mod idempotency;
+mod inbox;
 mod intercept;
 mod lasting;
 mod ledger;

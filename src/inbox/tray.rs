@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::exchange::{Failure, Origin, Request};
 use crate::inbox::line::{Line, Most, Turn};
-use crate::inbox::{Store, Terms};
+use crate::inbox::{Means, Store, Terms};
 use crate::journal::Fault;
 use crate::journal::deliveries::{Alike, NewDelivery, Taken, Waiting};
 use crate::metrics::InboxEvent;
@@ -22,6 +23,7 @@ struct Inner {
     route: String,
     store: Store,
     applications: Vec<Origin>,
+    draining: CancellationToken,
     line: Mutex<Line>,
     /// Set once what the process before has left is in the line.
     restored: OnceCell<()>,
@@ -41,11 +43,12 @@ pub struct Desk {
 }
 
 impl Tray {
-    pub(super) fn new(route: &str, store: Store, applications: Vec<Origin>) -> Self {
+    pub(super) fn new(route: &str, means: &Means) -> Self {
         Self(Arc::new(Inner {
             route: route.to_owned(),
-            store,
-            applications,
+            store: means.store.clone(),
+            applications: means.applications.clone(),
+            draining: means.draining.clone(),
             line: Mutex::new(Line::new()),
             restored: OnceCell::new(),
             terms: ArcSwapOption::empty(),
@@ -126,17 +129,21 @@ impl Tray {
         self.0.restored.get_or_try_init(read).await.map(|()| self.show())
     }
 
-    /// Reads or changes the line, and shows how long it is. The lock is never held over
-    /// a wait.
+    /// Reads or changes the line. The lock is never held over a wait.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Line) -> T) -> T {
         act(&mut self.0.line.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Brings the gauge up to date.
+    /// Brings the gauge up to date, under the lock: the last word is the latest.
     pub(super) fn show(&self) {
         if let Some(terms) = &*self.0.terms.load() {
-            terms.metrics.waiting(self.waiting());
+            self.with(|line| terms.metrics.waiting(line.len()));
         }
+    }
+
+    /// Whether what is taken in now would be lost.
+    fn is_about_to_forget(&self) -> bool {
+        self.0.draining.is_cancelled() && matches!(self.0.store, Store::Memory(_))
     }
 
     fn wake(&self) {
@@ -171,6 +178,9 @@ impl Desk {
     ///
     /// What was begun is finished.
     pub(super) async fn take_in(&self, new: NewDelivery) -> Result<(), Failure> {
+        if self.tray.is_about_to_forget() {
+            return Err(Failure::StoreUnavailable("it ends with this process, which ends"));
+        }
         self.tray.restore().await.map_err(unavailable)?;
         let rules = &self.terms.rules;
         let most = Most { count: rules.max_waiting, bytes: rules.max_bytes };

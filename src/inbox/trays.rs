@@ -48,7 +48,7 @@ impl Trays {
             return tray.clone();
         }
         let means = &self.0.means;
-        let tray = Tray::new(route, means.store.clone(), means.applications.clone());
+        let tray = Tray::new(route, means);
         means.tasks.spawn(worker::run(tray.clone(), means.clone()));
         trays.insert(route.to_owned(), tray.clone());
         tray

@@ -52,7 +52,10 @@ async fn deliver(tray: &Tray, means: &Means, turn: Turn, terms: std::sync::Arc<T
     let Waiting { seq, id, .. } = turn.waiting;
     let contents = match tray.store().contents(seq).await {
         Ok(Some(contents)) => contents,
-        Ok(None) => return tray.with(|line| line.leave(&turn.waiting)),
+        Ok(None) => {
+            tray.with(|line| line.leave(&turn.waiting));
+            return tray.show();
+        }
         Err(fault) => {
             tracing::warn!(route = tray.route(), %fault, "a delivery cannot be read yet");
             let waits = Waits { after: STORE_AGAIN, hold: STORE_AGAIN };

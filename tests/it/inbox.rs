@@ -262,10 +262,12 @@ async fn past_its_limits_a_provider_is_told_to_come_again() {
     application.release();
     running.until("samekey_inbox_waiting{route=\"hooks\"}", 0.0).await;
     assert_eq!(send(&running, &[], &event(2)).await.status, 200);
+    running.until("samekey_inbox_waiting{route=\"hooks\"}", 0.0).await;
     let bare = r#"{"request_id": ""}"#.len();
     for (size, status) in [(99, 200), (100, 200), (101, 400)] {
         let body = format!(r#"{{"request_id": "{}"}}"#, "x".repeat(size - bare));
         assert_eq!(send(&running, &[], &body).await.status.as_u16(), status, "{size}");
+        running.until("samekey_inbox_waiting{route=\"hooks\"}", 0.0).await;
     }
 }
 

@@ -57,3 +57,13 @@ async fn a_signature_that_is_wrong_leaves_nothing_behind() {
     assert!(matches!(failure, Failure::BadRequest(_)), "{failure}");
     assert_eq!((scene.trays.waiting(), scene.counted("refused")), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_and_keeps_nothing_takes_nothing_in() {
+    let scene = Scene::new(rules(), &[]);
+    scene.events("a").await;
+    scene.drain().await;
+    let failure = scene.event("b").await.expect_err("it would be lost");
+    assert!(matches!(failure, Failure::StoreUnavailable(_)), "{failure}");
+    assert_eq!(scene.counted("accepted"), 1);
+}

@@ -105,6 +105,7 @@ fn now<T>(answer: impl Future<Output = T>) -> Result<T, Fault> {
 
 fn asked(names: &Names, nth: u64) -> Result<Asked, Fault> {
     Ok(Asked {
+        tag: None,
         id: id_of(nth),
         key: Key::parse(b"order-12345")?,
         fingerprint: None,

@@ -116,7 +116,7 @@ where
     drop(bare);
     note(&shared, &request, &found);
     let id = record_id(&shared.scope(&request), &found.key);
-    Box::pin(claimed(shared, inner, request, Ask { id, found, adopted, likeness })).await
+    Box::pin(claimed(shared, inner, request, Ask { id, found, adopted, likeness, tag: None })).await
 }
 
 async fn claimed<S>(

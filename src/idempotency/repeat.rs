@@ -129,6 +129,7 @@ impl<'a> Repeat<'a> {
             fingerprint: self.fingerprint,
             exchange: self.exchange,
             scope: keyless,
+            tag: self.ask.tag.clone(),
             about: about(self.shared.terms.metrics.name(), request),
         }
     }

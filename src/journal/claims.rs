@@ -10,7 +10,7 @@ use crate::journal::held::{Held, drop_answer, end, holder, insert, keep, loosen}
 use crate::journal::key::{Found, Reserve, Settle, Settled, Soon};
 use crate::journal::row::{State, key_hash, signed};
 use crate::journal::sweep::thin;
-use crate::journal::{Delta, Fault, Journal, Moment, Pending, ROW_BYTES, Room, Share};
+use crate::journal::{Delta, Fault, Journal, Moment, Pending, ROW_BYTES, Room, Share, tags};
 
 /// Makes room for another key: answers give way, those first that would go first.
 fn make_room(
@@ -90,12 +90,18 @@ impl Journal {
         self.submit_then(withdraw, then)
     }
 
-    /// Claims a key whose outcome is unknown, to send it again; false where it has gone on.
+    /// Claims a key whose outcome is unknown, to send it again with `tag` where that says; false
+    /// where it has gone on.
     ///
     /// # Errors
     ///
     /// A [`Fault`]: it is unknown as before.
-    pub async fn resume(&self, seq: u64, epoch: u64, next: u64) -> Result<bool, Fault> {
+    pub async fn resume(
+        &self,
+        (seq, epoch): (u64, u64),
+        next: u64,
+        tag: Option<String>,
+    ) -> Result<bool, Fault> {
         let resumed = self.submit_if_room(move |connection, _delta| {
             let changed = connection
                 .prepare_cached(
@@ -110,6 +116,9 @@ impl Journal {
                     State::InFlight,
                     State::Unknown
                 ])?;
+            if changed == 1 {
+                tags::narrow(connection, seq, tag.as_deref())?;
+            }
             Ok(changed == 1)
         })?;
         resumed.await

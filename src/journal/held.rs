@@ -9,7 +9,7 @@ use crate::journal::bodies::{Hash, YOUNG};
 use crate::journal::key::{Answer, At, Done, Found, Holder, Open, Reserve, Settle};
 use crate::journal::moment::micros;
 use crate::journal::row::{State, signed};
-use crate::journal::{Delta, Moment};
+use crate::journal::{Delta, Moment, tags};
 
 /// The row that closes a key, as it was found.
 pub(super) struct Held {
@@ -75,10 +75,15 @@ impl Held {
                 // In flight in the file and not in this process: its end could not be
                 // written, and is not owed any more.
                 lose(connection, &self.holder, now)?;
-                Ok(Found::Unknown(Open { holder: self.holder, began: self.began }))
+                self.open(connection, now)
             }
-            _ => Ok(Found::Unknown(Open { holder: self.holder, began: self.began })),
+            (_, ended) => self.open(connection, ended.unwrap_or(now)),
         }
+    }
+
+    fn open(self, connection: &Connection, ended: Moment) -> rusqlite::Result<Found> {
+        let tag = tags::of(connection, self.holder.seq)?;
+        Ok(Found::Unknown(Open { holder: self.holder, began: self.began, ended, tag }))
     }
 }
 
@@ -122,7 +127,7 @@ pub(super) fn insert(
         begun => begun?,
     }
     delta.keys += 1;
-    Ok(())
+    tags::put(connection, reserve.row.seq, reserve.tag.as_deref())
 }
 
 fn begin(connection: &Connection, reserve: &Reserve, hash: i64) -> rusqlite::Result<()> {

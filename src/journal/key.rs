@@ -17,6 +17,8 @@ pub struct Reserve {
     pub fingerprint: Option<Hash>,
     /// Where an equal request may take the key over.
     pub scope: Option<Hash>,
+    /// Where in the request the key stands, for the provider to be asked by.
+    pub tag: Option<String>,
 }
 
 /// What has become of a key.
@@ -69,6 +71,10 @@ pub struct Open {
     pub holder: Holder,
     /// When it first went upstream.
     pub began: Moment,
+    /// When the last exchange under it ended.
+    pub ended: Moment,
+    /// Where in the request the key stands, for the provider to be asked by.
+    pub tag: Option<String>,
 }
 
 /// An answer at rest.

@@ -26,6 +26,7 @@ pub mod resolve;
 pub mod row;
 pub mod schema;
 mod sweep;
+pub mod tags;
 mod writer;
 
 use std::path::PathBuf;

@@ -57,6 +57,7 @@ impl Seed {
     async fn in_flight(&self, nth: u32, route: &str, key: &str) {
         let scope = u8::try_from(nth).expect("few");
         let reserve = Reserve {
+            tag: None,
             row: self.row(nth, route, key),
             id: [scope; 32],
             epoch: 1,

@@ -76,6 +76,11 @@ pub(super) fn age(first_sent: Moment, now: Moment) -> Option<Duration> {
     Some(Duration::from_micros(micros.unsigned_abs()))
 }
 
+/// How long ago its last exchange ended, at the least.
+pub(super) fn quiet(ended: Moment, now: Moment) -> Duration {
+    Duration::from_micros(ended.least_age(now).unsigned_abs())
+}
+
 /// What becomes of an exchange whose claim ends like this.
 pub fn state(end: End) -> State {
     match end {

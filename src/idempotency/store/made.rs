@@ -144,6 +144,7 @@ pub(super) fn asked(n: u8, fingerprint: Option<Fingerprint>) -> Asked {
         fingerprint,
         exchange: exchange(),
         scope: None,
+        tag: None,
         about: About {
             route: "r".to_owned(),
             method: Method::POST,

@@ -4,7 +4,7 @@
 //! NEW ─ reserve ─► IN FLIGHT ─ settle ─► COMPLETED ─ ttl ─► gone
 //!                      │  └───────────► gone (released: the key is free)
 //!                      └──────────────► UNKNOWN ─ resume ─► IN FLIGHT
-//!                                          └─ resolve ─► COMPLETED, or gone
+//!                                          └─ resolve, conclude ─► COMPLETED, or gone
 //! ```
 //!
 //! # Invariants
@@ -18,6 +18,7 @@
 
 pub mod claim;
 pub mod disk;
+mod conclude;
 mod ledger;
 pub mod memory;
 mod recent;
@@ -47,6 +48,7 @@ use crate::journal::ledger::{Entry, Filter, Note};
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal, Moment};
 pub use claim::Claim;
+pub use conclude::Finding;
 pub use disk::Disk;
 pub use ledger::{note, row, state, url};
 pub use memory::Memory;
@@ -77,6 +79,8 @@ pub struct Asked {
     pub exchange: ExchangeId,
     /// Where an equal request may take the key over: it is nobody's who could ask for it.
     pub scope: Option<Scope>,
+    /// Where in the request the key stands, for the provider to be asked by.
+    pub tag: Option<String>,
     /// What the ledger says of the request.
     pub about: About,
 }
@@ -127,6 +131,11 @@ pub struct Open {
     pub exchange: ExchangeId,
     /// How long ago it first went upstream, at the most; `None` where nobody can say.
     pub age: Option<Duration>,
+    /// How long ago the last exchange under it ended, at the least.
+    pub quiet: Duration,
+    /// Where in its request the key stands; `None` where nobody can say that of all that went
+    /// out under it.
+    pub tag: Option<String>,
     /// Which of its lives this is; [`Store::resume`] wants it.
     pub epoch: u64,
     /// The same in what replicas share.
@@ -234,7 +243,7 @@ impl Store {
         open: &Open,
     ) -> Result<Option<Claim>, Failure> {
         match self {
-            Self::Memory(memory) => Ok(memory.resume(store, asked.id, open)),
+            Self::Memory(memory) => Ok(memory.resume(store, asked, open)),
             Self::Disk(disk) => disk.resume(store, asked, open).await,
             Self::Shared(shared) => Box::pin(shared.resume(store, asked, open)).await,
         }
@@ -440,6 +449,18 @@ impl Store {
         }
     }
 
+    /// Notes where in the request of a claim its key stands.
+    fn note_tag(&self, name: &claim::Name, place: String) {
+        match self {
+            Self::Memory(memory) => memory.note_tag(name, place),
+            Self::Disk(disk) => {
+                let (seq, _) = name.exchange.parts();
+                disk.journal().note_tag((seq, name.epoch), place);
+            }
+            Self::Shared(shared) => shared.local().note_tag(name, place),
+        }
+    }
+
     fn land(&self, claim: &Claim, status: http::StatusCode, keep_key: Duration) {
         match self {
             Self::Memory(_) => {} // what is in memory does not outlive a crash
@@ -450,9 +471,13 @@ impl Store {
 
     /// Notes which life of a key it is in what replicas share.
     fn note_shared(&self, name: &claim::Name, shared_epoch: u64) {
-        if let Some(journal) = self.journal() {
-            let (seq, _) = name.exchange.parts();
-            journal.note_shared(seq, name.epoch, shared_epoch);
+        match self {
+            Self::Memory(memory) => memory.note_shared(name, shared_epoch),
+            Self::Disk(disk) => {
+                let (seq, _) = name.exchange.parts();
+                disk.journal().note_shared(seq, name.epoch, shared_epoch);
+            }
+            Self::Shared(shared) => shared.local().note_shared(name, shared_epoch),
         }
     }
 }

@@ -208,7 +208,14 @@ pub(super) fn row(seq: u64, n: u64) -> NewRow {
 }
 
 pub(super) fn reserve(n: u64) -> Reserve {
-    Reserve { row: row(n, n), id: id(n), epoch: n, fingerprint: Some(id(n)), scope: None }
+    Reserve {
+        row: row(n, n),
+        id: id(n),
+        epoch: n,
+        fingerprint: Some(id(n)),
+        scope: None,
+        tag: None,
+    }
 }
 
 pub(super) fn note(seq: u64) -> Note {

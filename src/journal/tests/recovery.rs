@@ -66,7 +66,7 @@ async fn names_and_epochs_go_on_after_a_crash() {
     scene.claim(5).await;
     scene.ended(9, settle(State::Released)).await;
     scene.ended(3, settle(State::Unknown)).await;
-    assert!(scene.journal.resume(3, 3, 70).await.expect("it is asked"));
+    assert!(scene.journal.resume((3, 3), 70, None).await.expect("it is asked"));
     let scene = scene.killed(START).await;
     assert_eq!(scene.journal.newest().await, Ok((9, 70)));
     assert!(scene.journal.settle(3, 3, settle(State::Completed)).await == Ok(Settled::Late));

@@ -1,5 +1,6 @@
 //! What every store promises: one contract, run over each variant of [`Store`].
 
+mod concluded;
 mod limits;
 
 use tokio::task::JoinSet;
@@ -27,6 +28,7 @@ async fn check(make: Make) {
     limits::a_full_store(make).await;
     forgetting(make(ROOMY)).await;
     by_hand(make(ROOMY)).await;
+    concluded::check(make(ROOMY)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,6 +67,7 @@ async fn check_shared(local: Make) {
     a_crowd(made().await).await;
     forgetting(made().await).await;
     by_hand(made().await).await;
+    concluded::check(made().await).await;
 }
 
 #[tokio::test]

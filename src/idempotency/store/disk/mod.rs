@@ -107,6 +107,7 @@ impl Disk {
             epoch: claim.epoch(),
             fingerprint: asked.fingerprint.map(|fingerprint| fingerprint.0),
             scope: asked.scope.map(|scope| scope.0),
+            tag: asked.tag.clone(),
         };
         // Dropped on the way, the claim takes itself back, in order after this.
         match self.0.journal.reserve(reserve).await {
@@ -122,11 +123,14 @@ impl Disk {
             }
             Ok(Found::Unknown(open)) => {
                 self.ground(claim);
-                let age = ledger::age(open.began, self.0.journal.now());
+                let now = self.0.journal.now();
+                let age = ledger::age(open.began, now);
                 Ok(Reserved::Unknown(Open {
                     fingerprint: open.holder.fingerprint.map(Fingerprint),
                     exchange: rows::name_of(&open.holder),
                     age,
+                    quiet: ledger::quiet(open.ended, now),
+                    tag: open.tag,
                     epoch: open.holder.epoch,
                     shared: open.holder.shared_epoch,
                 }))
@@ -154,7 +158,7 @@ impl Disk {
         // From here on it is ambiguous, and dropped it is unknown again.
         let claim = claim.again(open.age);
         let (seq, _) = open.exchange.parts();
-        match self.0.journal.resume(seq, open.epoch, claim.epoch()).await {
+        match self.0.journal.resume((seq, open.epoch), claim.epoch(), asked.tag).await {
             Ok(true) => Ok(Some(claim)),
             Ok(false) => {
                 self.ground(claim);

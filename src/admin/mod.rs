@@ -4,7 +4,6 @@ mod api;
 mod books;
 mod events;
 mod exchanges;
-mod instant;
 mod keys;
 mod shown;
 pub mod wanted;

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod headers;
 pub mod hint;
 pub mod id;
+pub mod instant;
 pub mod json;
 pub mod origin;
 pub mod pointer;

@@ -38,7 +38,7 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
         .layer(PollingLayer::new(polls(route, lasting, commons)))
         // One key for all attempts, and one exchange at a time for each key: what
         // is answered already ends here and costs the upstream nothing.
-        .layer(IdempotencyLayer::new(terms(route, lasting), commons.clone()))
+        .layer(IdempotencyLayer::new(terms(route, lasting, commons), commons.clone()))
         // Again, while that is safe and paid for. Above the limits, so that a wait
         // between two attempts holds no slot.
         .layer(RetryLayer::new(route.retry.clone(), means(route, lasting, commons)))
@@ -74,7 +74,7 @@ fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Te
     })
 }
 
-fn terms(route: &Route, lasting: &Lasting) -> Terms {
+fn terms(route: &Route, lasting: &Lasting, commons: &Commons) -> Terms {
     Terms {
         rules: route.rules.clone(),
         effects: match route.kind {
@@ -86,6 +86,8 @@ fn terms(route: &Route, lasting: &Lasting) -> Terms {
         repeat_unsafe: route.retry.repeat_unsafe,
         observes: route.mode == Mode::Observe,
         metrics: lasting.metrics.clone(),
+        lookup: route.lookup.clone(),
+        lookups: commons.metrics.lookups(&route.name),
         decide: Decide { ending: verdict::ending, resend: verdict::resend },
     }
 }

@@ -220,6 +220,7 @@ impl App {
             }
         });
         core.background.spawn(sweep(core.clone()));
+        core.proxy.follow_left();
         reload::watch(&core);
         for listener in self.listeners {
             core.background.spawn(listener.run(core.house.clone()));

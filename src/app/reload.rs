@@ -49,6 +49,7 @@ fn apply(core: &Core, config: Config) {
     let router =
         Router::new(config.routes.clone(), lasting, &core.commons, &core.pool, &core.metrics);
     core.proxy.reroute(router);
+    core.proxy.follow_left();
     core.house.rules.store(Arc::new(config.intercept.clone()));
     core.house.dialer.reconfigure(config.egress.clone(), config.upstream.connect_timeout);
     core.pool.reconfigure(config.upstream.idle_timeout, config.upstream.idle_per_host);

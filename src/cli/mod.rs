@@ -9,6 +9,7 @@ mod explain;
 mod health;
 mod ledger;
 mod log;
+mod outlook;
 mod run;
 
 use std::error::Error;

@@ -184,13 +184,13 @@ impl Parse for CarrierName {
     }
 }
 
-fn header_name(text: &str) -> Result<HeaderName, String> {
+pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     text.parse().map_err(|_invalid| "must be a header's name".to_owned())
 }
 
 /// A place below the root of a JSON text.
 #[derive(Clone, Debug)]
-pub(super) struct Member(Pointer);
+pub(super) struct Member(pub(super) Pointer);
 
 impl Parse for Member {
     fn parse(text: &str) -> Result<Self, String> {

@@ -146,7 +146,8 @@ impl Auth {
     }
 }
 
-fn password(file: &Path) -> Result<String, String> {
+/// The one line that a file with a secret holds.
+pub(super) fn password(file: &Path) -> Result<String, String> {
     let size = fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?.len();
     if size > PASSWORD_MAX {
         return Err(format!("is longer than {PASSWORD_MAX} bytes"));

@@ -22,6 +22,7 @@ mod kind;
 mod leaf;
 mod limit;
 mod listen;
+mod lookup;
 mod poll;
 mod reading;
 mod retry;
@@ -210,12 +211,14 @@ routes:
 ";
 
 /// Keys without a default.
-const REQUIRED: [(&str, &[&str]); 8] = [
+const REQUIRED: [(&str, &[&str]); 10] = [
     ("RouteBlock", &["name", "match"]),
     ("MatchBlock", &["hosts"]),
     ("UserBlock", &["user", "password_file"]),
     ("CaBlock", &["cert", "key"]),
     ("SharedBlock", &["url"]),
+    ("LookupBlock", &["request", "match"]),
+    ("LookupCredentialsBlock", &["header", "file"]),
     ("ConditionBlock", &["json", "in"]),
     ("FailedWhenBlock", &["json", "in"]),
     ("TerminalBlock", &["json", "in"]),

@@ -275,4 +275,4 @@ pub(super) use block;
 const VARIABLE: &str = "SAMEKEY_";
 
 /// Keys that are designed and not there yet.
-const LATER: &[&str] = &["breaker", "errors", "estimate", "inbox", "lookup", "preflight", "schema"];
+const LATER: &[&str] = &["breaker", "errors", "estimate", "inbox", "preflight", "schema"];

@@ -1,6 +1,7 @@
 //! The file's `routes`, and the `defaults` that they start from.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::Method;
 
@@ -9,6 +10,7 @@ use crate::config::leaf::{
     DAY, MIB, Parse, Parsed, SIZE_MAX, Size, Span, Word, Words, is_name, meant,
 };
 use crate::config::limit::LimitsBlock;
+use crate::config::lookup::LookupBlock;
 use crate::config::poll::{self, TerminalBlock};
 use crate::config::reading::{Reading, block, join};
 use crate::config::retry::RetryBlock;
@@ -37,6 +39,8 @@ block! {
         retry: RetryBlock = RetryBlock::default(),
         /// Which requests carry a key, where it travels, how long its answer is kept.
         idempotency: IdempotencyBlock = IdempotencyBlock::default(),
+        /// How the provider is asked what became of a key whose outcome is unknown.
+        lookup: Option<LookupBlock> = None,
         /// What is held back, per route and credential.
         limits: LimitsBlock = LimitsBlock::default(),
         /// How much of a body is kept for sending it again.
@@ -103,14 +107,18 @@ impl RouteBlock {
         let retry = self.retry.meant(at, reading);
         let rules = self.idempotency.meant(at, reading);
         let polls = poll::meant(self, at, reading);
+        let kind = self.kind.map(|kind| kind.0);
+        let lookup =
+            self.lookup.as_ref().and_then(|block| block.meant(at, (kind, &rules), reading));
         Some(Route {
             name: self.name.clone()?.text,
             matcher: self.r#match.meant(),
-            kind: self.kind.map(|kind| kind.0),
+            kind,
             mode: self.mode.0,
             retry,
             rules,
             polls,
+            lookup: lookup.map(Arc::new),
             limits: self.limits.meant(),
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
         })

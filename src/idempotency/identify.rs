@@ -202,14 +202,19 @@ fn put(rules: &Rules, request: &mut Request, bare: &Bare, key: &Key) -> bool {
                 .filter(|_| !coded && !guarded)
                 .and_then(|text| splice_json(text, pointer, key));
             let Some(spliced) = spliced else { return false };
-            let length = HeaderValue::from(spliced.len());
-            if request.headers.contains_key(http::header::CONTENT_LENGTH) {
-                request.headers.insert(http::header::CONTENT_LENGTH, length);
-            }
-            request.body = Body::full(spliced.into());
+            replace_body(request, spliced.into());
             true
         }
     }
+}
+
+/// Puts another body in the place of the one that came.
+pub(super) fn replace_body(request: &mut Request, body: Bytes) {
+    let length = HeaderValue::from(body.len());
+    if request.headers.contains_key(http::header::CONTENT_LENGTH) {
+        request.headers.insert(http::header::CONTENT_LENGTH, length);
+    }
+    request.body = Body::full(body);
 }
 
 fn carrier_name(carrier: &Carrier) -> String {

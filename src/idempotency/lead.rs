@@ -8,16 +8,17 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept};
-use crate::exchange::id::ExchangeId;
+use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept, Resend};
 use crate::exchange::trail::{End, Presence, Trail};
 use crate::exchange::{BoxFuture, Failure, Request, Response, Standing, coding, headers, json};
 use crate::idempotency::ask::Ask;
 use crate::idempotency::identify::Identified;
 use crate::idempotency::key::Key;
+use crate::idempotency::lookup::Follow;
 use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
 use crate::idempotency::recorder::{Came, Recorder, Settle};
+use crate::idempotency::repeat::resend;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::{Claim, Record, Settlement, Told};
 use crate::idempotency::tee::Tee;
@@ -42,6 +43,8 @@ struct Seen {
     asked_by: AskedBy,
     ambiguous_before: bool,
     orphan: Option<Arc<Orphan>>,
+    /// How the provider is asked, where nobody may send the key again.
+    follow: Option<Follow>,
 }
 
 impl Lead {
@@ -49,8 +52,9 @@ impl Lead {
         shared: Arc<Shared>,
         request: &Request,
         ask: &Ask,
-        (claim, orphan): (Claim, Option<Arc<Orphan>>),
+        (claim, orphan, follow): (Claim, Option<Arc<Orphan>>, Option<Follow>),
     ) -> Self {
+        let once = resend(&shared, &request.method, ask) == Resend::Never;
         let seen = Seen {
             shared,
             id: claim.id(),
@@ -60,12 +64,13 @@ impl Lead {
             asked_by: ask.asked_by(),
             ambiguous_before: claim.ambiguous_before(),
             orphan,
+            follow: follow.filter(|_| once),
         };
         let promise = seen.shared.terms.rules.upstream_ttl;
         let until = claim.promised_until(promise);
         let mut standing = standing(&seen.shared, &ask.found, until);
         standing.ambiguous_before = claim.ambiguous_before();
-        Self { claim, seen, standing, fingerprint_known: ask.likeness.is_some() }
+        Self { claim, seen, standing, fingerprint_known: ask.fingerprint.is_some() }
     }
 
     /// Sends the request; the exchange goes on when its client hangs up.
@@ -242,18 +247,14 @@ impl Seen {
         });
         settled.await;
         self.shared.commons.metrics.store_operation("settle", started.elapsed());
-        self.tell(exchange).await;
+        self.shared.tell(exchange).await;
+        if let Some(follow) =
+            self.follow.as_ref().filter(|_| ending.stays && ending.end == End::Unknown)
+        {
+            follow.begin_soon(exchange);
+        }
         if self.asked_by == AskedBy::Orphan && !ending.adoptable {
             forget_when_served(&self.shared, self.client.clone(), (self.id, self.key.clone()));
-        }
-    }
-
-    /// Tells those who watch the ledger, if anybody does.
-    async fn tell(&self, exchange: ExchangeId) {
-        if self.shared.ended.receiver_count() > 0
-            && let Ok(Some(entry)) = self.shared.store.show(exchange).await
-        {
-            self.shared.ended.send(Arc::new(entry)).unwrap_or_default();
         }
     }
 

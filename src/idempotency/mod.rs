@@ -16,6 +16,7 @@ use crate::exchange::{Pointer, Statuses};
 pub mod fingerprint;
 pub mod key;
 pub mod layer;
+pub mod lookup;
 pub mod orphans;
 pub mod scope;
 pub mod splice;

@@ -172,7 +172,7 @@ fn header_values<'a>(
     names.into_iter().flat_map(lines).collect()
 }
 
-fn is_usual(name: &HeaderName) -> bool {
+pub(super) fn is_usual(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(name, "authorization" | "api-key" | "apikey") || name.ends_with("-api-key")
 }

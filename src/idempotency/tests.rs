@@ -55,6 +55,8 @@ pub(super) fn shared(rules: Rules) -> Shared {
         repeat_unsafe: false,
         observes: false,
         metrics: metrics.route("r"),
+        lookup: None,
+        lookups: metrics.lookups("r"),
         decide: Decide {
             ending: |_history| Ending { end: End::Unknown, stays: true, adoptable: false },
             resend: |_method, _dedupes, _unsafe, _asked_by| Resend::Never,
@@ -71,6 +73,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         room: Room::new(std::env::temp_dir(), 1 << 20, 1 << 20),
         metrics,
         running: super::running::Running::default(),
+        lookups: super::lookup::Lookups::new(TaskTracker::new()),
         ended: tokio::sync::broadcast::channel(1).0,
     };
     Shared { commons, terms }

@@ -42,19 +42,19 @@ impl Journal {
         });
     }
 
-    /// The keys whose outcome is unknown, oldest first and at most `most` of them.
+    /// The keys of a route whose outcome is unknown, oldest first and at most `most` of them.
     ///
     /// # Errors
     ///
     /// A [`Fault`] when they cannot be read.
-    pub async fn unknowns(&self, most: u32) -> Result<Vec<Left>, Fault> {
+    pub async fn unknowns(&self, route: String, most: u32) -> Result<Vec<Left>, Fault> {
         self.submit(move |connection, _delta| {
             let mut rows = connection.prepare(
                 "SELECT seq, instance, id, key, route, method, url FROM exchanges
                  WHERE state = ?1 AND state IN (0, 2) AND holds = 1
-                 AND id IS NOT NULL AND key IS NOT NULL ORDER BY seq LIMIT ?2",
+                 AND id IS NOT NULL AND key IS NOT NULL AND route = ?2 ORDER BY seq LIMIT ?3",
             )?;
-            let rows = rows.query_map(params![State::Unknown, most], |row| {
+            let rows = rows.query_map(params![State::Unknown, route, most], |row| {
                 Ok(Left {
                     seq: row.get::<_, i64>(0)?.cast_unsigned(),
                     instance: row.get(1)?,
@@ -112,7 +112,7 @@ mod tests {
     }
 
     async fn left(scene: &Scene) -> Vec<u64> {
-        let left = scene.journal.unknowns(10).await.expect("they are read");
+        let left = scene.journal.unknowns("r".to_owned(), 10).await.expect("they are read");
         left.into_iter().map(|left| left.seq).collect()
     }
 
@@ -159,7 +159,9 @@ mod tests {
             scene.end(n, settle(State::Unknown)).await;
         }
         assert_eq!(left(&scene).await, [1, 3]);
-        let all = scene.journal.unknowns(1).await.expect("they are read");
+        let all = scene.journal.unknowns("r".to_owned(), 1).await.expect("they are read");
+        let others = scene.journal.unknowns("other".to_owned(), 10).await;
+        assert_eq!(others, Ok(Vec::new()));
         assert_eq!((all.len(), all[0].id, all[0].key.as_str()), (1, id(1), "key-1"));
     }
 }

@@ -5,6 +5,7 @@
 //! relaxed addition.
 
 mod family;
+mod lookup;
 mod poll;
 mod route;
 
@@ -18,6 +19,7 @@ use prometheus::{
 };
 
 use family::{counters, gauge, gauges, histograms};
+pub use lookup::{LookupMetrics, LookupResult};
 pub use poll::{PollEvent, PollMetrics};
 pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
 
@@ -41,6 +43,7 @@ struct Families {
     tokens: IntGaugeVec,
     idempotency: Counters,
     polls: Counters,
+    lookups: Counters,
     store_entries: IntGauge,
     store_bytes: IntGauge,
     store_seconds: HistogramVec,
@@ -141,6 +144,7 @@ impl Metrics {
                 &["route", "event"],
             ),
             polls: poll::family(&registry),
+            lookups: lookup::family(&registry),
             store_entries: gauge(&registry, "store_entries", "Keys in the store."),
             store_bytes: gauge(&registry, "store_bytes", "Bytes in the store."),
             store_seconds: histograms(

@@ -103,6 +103,13 @@ impl Proxy {
         self.inner.router.store(Arc::new(router));
     }
 
+    /// Asks providers what became of the keys that are unknown, where routes say how.
+    pub fn follow_left(&self) {
+        for routed in &self.inner.router.load().routed {
+            routed.pipeline.below().follow_left();
+        }
+    }
+
     /// Whether any route names a host.
     pub fn names(&self, host: &str, port: u16) -> bool {
         let router = self.inner.router.load();

@@ -2,6 +2,8 @@
 
 pub mod matcher;
 
+use std::sync::Arc;
+
 use http::Method;
 
 pub use matcher::{HostPattern, Matcher, PathPattern};
@@ -27,6 +29,8 @@ pub struct Route {
     pub retry: retry::Policy,
     /// Which requests carry a key.
     pub rules: idempotency::Rules,
+    /// How the provider is asked what became of a key.
+    pub lookup: Option<Arc<idempotency::lookup::Recipe>>,
     /// What is held back.
     pub limits: limit::Limits,
     /// How polls are spaced, and when their job is over.

@@ -125,6 +125,20 @@ async fn explain_reads_the_request_and_the_route() {
 }
 
 #[tokio::test]
+async fn explain_tells_what_becomes_of_an_unknown_outcome() {
+    let route = |more: &str| format!("routes:\n  - {{name: r, match: {{hosts: [a.test]}}{more}}}");
+    let lookup = ", lookup: {request: '/v1/jobs/{key}', match: /id, settle: 1m, readings: 3}";
+    for (more, wanted) in [
+        ("", "an unknown outcome: a repeat is outcome-unknown until `samekey ledger resolve`"),
+        (", retry: {unsafe: true}", "an unknown outcome: a repeat is sent again: retry.unsafe"),
+        (", idempotency: {upstream_dedupes: true}", "sent again under the same key, for 86400s"),
+        (lookup, "not listed 3 times, 30s apart and from 60s after the last attempt on"),
+    ] {
+        check_explained(&route(more), &["POST", "https://a.test/v1"], &[wanted]).await;
+    }
+}
+
+#[tokio::test]
 async fn bad_usage_ends_with_2_and_says_what_is_wanted() {
     let folder = folder_with("");
     for (arguments, wanted) in [

@@ -22,6 +22,7 @@ mod intercept;
 mod lasting;
 mod ledger;
 mod limits;
+mod lookup;
 mod poll;
 mod retry;
 mod seen;

@@ -15,6 +15,7 @@ use super::answer::Answer;
 use super::book::Book;
 use super::faults::Faults;
 use super::job::Job;
+use super::listing;
 use super::script::{BadScript, Cut, Kind, Script, Step, Then};
 
 /// All that the provider knows, shared by its listeners.
@@ -282,6 +283,12 @@ impl Sim {
                 let status = status.parse().unwrap_or(404);
                 Answer::json(status, &json!({"status": status}))
             }
+            ("GET", ["v2", "movies"]) => {
+                self.with(&turn.scenario, |it| listing::page(&it.jobs, &turn.head.target))
+            }
+            ("GET", ["v2", "by-name", name]) => {
+                self.with(&turn.scenario, |it| listing::named(&it.jobs, name))
+            }
             ("POST" | "PUT" | "PATCH", ["v1" | "v2", ..]) => self.create(turn, received),
             ("GET" | "HEAD", ["v1" | "v2", .., id]) => self.job(turn, id),
             _ => Answer::json(404, &json!({"error": {"code": "not_found"}})),
@@ -300,6 +307,7 @@ impl Sim {
                 id: format!("job-{}-{n}", turn.scenario),
                 key: key.clone(),
                 digest: received.digest.clone(),
+                asked: serde_json::from_slice(&received.kept).unwrap_or_default(),
                 running: turn.step.held || !turn.step.wait.is_zero(),
             };
             let answer = Answer::json(201, &job.shown(n));

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! POST /v1/jobs        one effect; a key that is honoured has one effect in all
+//! GET  /v2/movies      the jobs, two a page: ?page=N from 1, or ?cursor=C
 //! GET  /v1/jobs/ID     the job        ANY /status/N    that status
 //! ANY  /echo           the body       ANY /inspect     the request as JSON
 //! ANY  /sink           counts a body  GET /bytes/N     that many zeros
@@ -23,6 +24,7 @@ mod gather;
 mod http1;
 mod http2;
 mod job;
+mod listing;
 mod script;
 mod socket;
 mod tls;

@@ -4,6 +4,7 @@ mod files;
 mod kinds;
 mod listeners;
 mod loading;
+mod lookup;
 mod meaning;
 mod routes;
 mod shipped;

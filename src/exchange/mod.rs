@@ -6,6 +6,7 @@ pub mod chance;
 pub mod coding;
 pub mod ending;
 pub mod failure;
+pub mod glance;
 pub mod guard;
 pub mod headers;
 pub mod hint;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::exchange::glance::{READ_MAX, into_json};
 use crate::exchange::trail::Says;
-use crate::exchange::{Body, Failure, Response, coding, headers, json};
+use crate::exchange::{Body, Failure, Response, headers};
 use crate::retry::outcome::Classified;
 use crate::retry::policy::Policy;
 
@@ -37,23 +38,17 @@ pub(super) async fn read(
     result: Result<Response, Failure>,
 ) -> (Result<Response, Failure>, Said) {
     let good = is_good(attempt);
-    let mut response = match result {
+    let response = match result {
         Ok(response) => response,
         Err(failure) => return (Err(failure), Said::default()),
     };
-    let body = std::mem::take(&mut response.body);
-    let peeked = body.peek(READ_MAX, READ_WITHIN).await;
-    response.body = peeked.body;
-    let mut said = Said::default();
-    let encoding = headers::content_coding(&response.headers);
-    let text = peeked.whole.as_ref();
-    let text = text.and_then(|whole| coding::decode(encoding, whole, READ_MAX));
-    if let Some(Ok(root)) = text.as_deref().map(json::parse) {
-        said.permanent = !good && policy.never_when.iter().any(|never| never.holds(&root));
-        let failed = policy.failed_when.iter().find(|failed| good && failed.condition.holds(&root));
-        said.says = failed.map(|failed| failed.means);
-    }
-    (Ok(response), said)
+    let (response, said) = into_json(response, |root| {
+        let permanent = !good && policy.never_when.iter().any(|never| never.holds(root));
+        let failed = policy.failed_when.iter().find(|failed| good && failed.condition.holds(root));
+        Said { permanent, says: failed.map(|failed| failed.means) }
+    })
+    .await;
+    (Ok(response), said.unwrap_or_default())
 }
 
 fn is_good(attempt: Classified) -> bool {
@@ -80,9 +75,5 @@ pub(super) async fn set_aside(result: Result<Response, Failure>) -> Result<Respo
     Ok(response)
 }
 
-/// `design.md`, section 6: at most 64 KiB of an answer are read to judge it.
-const READ_MAX: usize = 64 * 1024;
-/// An answer that trickles is handed on unread.
-const READ_WITHIN: Duration = Duration::from_secs(2);
 /// `semantics.md`, rule 54: longer is dearer than a new connection.
 const DRAIN_WITHIN: Duration = Duration::from_millis(200);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tower::ServiceBuilder;
 
-use crate::exchange::Origin;
+use crate::exchange::{Effects, Origin};
 use crate::exchange::ending::Decide;
-use crate::idempotency::{Commons, Effects, Idempotency, IdempotencyLayer, Terms};
+use crate::idempotency::{Commons, Idempotency, IdempotencyLayer, Terms};
 use crate::limit::{Gate, Limit, LimitLayer};
 use crate::metrics::RouteMetrics;
 use crate::poll::{self, Desk, Polling, PollingLayer, Refused};
@@ -77,16 +77,21 @@ fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Te
 fn terms(route: &Route, lasting: &Lasting) -> Terms {
     Terms {
         rules: route.rules.clone(),
-        effects: match route.kind {
-            None => Effects::ByMethod,
-            Some(Kind::Effect) => Effects::All,
-            Some(Kind::Read | Kind::Poll | Kind::Fetch) => Effects::Nothing,
-        },
+        effects: effects(route),
         caps: route.body,
         repeat_unsafe: route.retry.repeat_unsafe,
         observes: route.mode == Mode::Observe,
         metrics: lasting.metrics.clone(),
         decide: Decide { ending: verdict::ending, resend: verdict::resend },
+    }
+}
+
+/// Which of a route's requests create or change something.
+fn effects(route: &Route) -> Effects {
+    match route.kind {
+        None => Effects::ByMethod,
+        Some(Kind::Effect) => Effects::All,
+        Some(Kind::Read | Kind::Poll | Kind::Fetch) => Effects::Nothing,
     }
 }
 

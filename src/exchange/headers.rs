@@ -92,6 +92,12 @@ pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<It
     values.flat_map(|value| value.split(',')).map(|token| token.trim().to_ascii_lowercase())
 }
 
+/// Whether a field is one of those that usually say who asks, a cookie not counted.
+pub fn is_credential(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "authorization" | "api-key" | "apikey") || name.ends_with("-api-key")
+}
+
 /// Whether the content is JSON, by its media type.
 pub fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

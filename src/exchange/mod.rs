@@ -4,6 +4,7 @@ pub mod answer;
 pub mod body;
 pub mod chance;
 pub mod coding;
+pub mod effects;
 pub mod ending;
 pub mod failure;
 pub mod glance;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 
 pub use body::{Body, Upload};
 pub use chance::Chance;
+pub use effects::Effects;
 pub use failure::Failure;
 pub use guard::Guard;
 pub use origin::{Origin, Scheme};

@@ -245,12 +245,12 @@ const DECODED_MAX: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use crate::exchange::Pointer;
     use crate::exchange::Wishes;
     use crate::exchange::body::BodyError;
     use crate::exchange::tests::{data, full, headers, measured, request, rest, streamed};
+    use crate::exchange::{Effects, Pointer};
+    use crate::idempotency::Template;
     use crate::idempotency::tests::{rules, shared};
-    use crate::idempotency::{Effects, Template};
 
     use super::*;
     use crate::exchange::RequestParts;

@@ -36,7 +36,7 @@ mod unclaimed;
 
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use template::Template;
-pub use terms::{Commons, Effects, Terms};
+pub use terms::{Commons, Terms};
 
 /// The `idempotency` block of a route, as meant.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::exchange::body::{Caps, Room};
 use crate::exchange::ending::Decide;
 use crate::exchange::id::Names;
-use crate::exchange::{Chance, Request};
+use crate::exchange::{Chance, Effects, Request};
 use crate::idempotency::Rules;
 use crate::idempotency::fingerprint::Fingerprinter;
 use crate::idempotency::key::{Secret, Source};
@@ -67,17 +67,6 @@ pub struct Terms {
     pub decide: Decide,
 }
 
-/// Which requests of a route have an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effects {
-    /// POST and PATCH.
-    ByMethod,
-    /// All.
-    All,
-    /// None.
-    Nothing,
-}
-
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) commons: Commons,
@@ -107,11 +96,7 @@ impl std::ops::Deref for Shared {
 
 impl Shared {
     pub(super) fn is_effect(&self, method: &Method) -> bool {
-        match self.terms.effects {
-            Effects::ByMethod => matches!(*method, Method::POST | Method::PATCH),
-            Effects::All => true,
-            Effects::Nothing => false,
-        }
+        self.terms.effects.hold(method)
     }
 
     /// Whether a request can have a key at all.

@@ -11,12 +11,12 @@ use super::orphans::Orphans;
 use super::store::{Memory, Store};
 use super::suspension::Suspensions;
 use super::terms::Shared;
-use super::{Carrier, Commons, Effects, Format, InProgress, Mismatch, Principal, Rules, Terms};
+use super::{Carrier, Commons, Format, InProgress, Mismatch, Principal, Rules, Terms};
 use crate::exchange::body::{Caps, Room};
 use crate::exchange::ending::{Decide, Ending, Resend};
 use crate::exchange::id::Names;
 use crate::exchange::trail::End;
-use crate::exchange::{Chance, Statuses};
+use crate::exchange::{Chance, Effects, Statuses};
 use crate::journal::Clock;
 use crate::metrics::Metrics;
 

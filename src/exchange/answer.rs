@@ -122,6 +122,9 @@ pub fn problem(failure: &Failure) -> Problem {
         Failure::KeyReused(status) => {
             ("key-reused", status.as_u16(), "The key was used for another request", DENIED)
         }
+        Failure::InsufficientCredits { .. } => {
+            ("insufficient-credits", 402, "There is no credit for it", DENIED)
+        }
         Failure::Overloaded => ("overloaded", 503, "Too many requests wait already", LIMIT),
         Failure::LimitWait { .. } => ("limit-wait", 503, "The turn would come too late", LIMIT),
         Failure::StoreUnavailable(_) => {
@@ -176,6 +179,7 @@ fn retry_after(failure: &Failure) -> Option<Duration> {
         Failure::InProgress { retry_after } | Failure::LimitWait { retry_after } => {
             Some(*retry_after)
         }
+        Failure::InsufficientCredits { retry_after, .. } => *retry_after,
         Failure::Overloaded => Some(Duration::from_secs(1)),
         _ => None,
     }

@@ -120,6 +120,15 @@ pub enum Failure {
         retry_after: Duration,
     },
 
+    /// There is no credit for it, by what the upstream said. Nothing was sent by this exchange.
+    #[error("{detail}")]
+    InsufficientCredits {
+        /// What it said, without anything that the request held.
+        detail: String,
+        /// When asking again may help, where that is known.
+        retry_after: Option<Duration>,
+    },
+
     /// A claim could not be kept. Nothing was sent.
     #[error("the store cannot take another key: {0}")]
     StoreUnavailable(&'static str),

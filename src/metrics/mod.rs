@@ -4,6 +4,7 @@
 //! feature holds the handle of its route, looked up once: counting is one
 //! relaxed addition.
 
+mod credit;
 mod family;
 mod poll;
 mod route;
@@ -17,6 +18,7 @@ use prometheus::{
     Encoder as _, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
+pub use credit::{Check, CreditMetrics, Found};
 use family::{counters, gauge, gauges, histograms};
 pub use poll::{PollEvent, PollMetrics};
 pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
@@ -57,6 +59,7 @@ struct Families {
     minted_told: AtomicU64,
     reloads: Counters,
     loaded: IntGauge,
+    credit: credit::Families,
 }
 
 type Counters = family::Counters;
@@ -218,6 +221,7 @@ impl Metrics {
                 "config_loaded_timestamp_seconds",
                 "When the config in force was loaded.",
             ),
+            credit: credit::Families::register(&registry),
             routes: DashMap::new(),
             registry,
         };

@@ -25,6 +25,7 @@ struct OfRoute {
     retries: Vec<IntCounter>,
     idempotency: Vec<IntCounter>,
     recovered: IntCounter,
+    calls_saved: IntCounter,
     wait_backoff: Histogram,
     wait_server: Histogram,
     /// What one exchange took, from its head's arrival to its answer's last byte.
@@ -117,6 +118,7 @@ impl Families {
             retries: each(&self.retries, &REASONS),
             idempotency: each(&self.idempotency, &EVENTS),
             recovered: self.recovered.with_label_values(&[name]),
+            calls_saved: self.credit.calls_saved.with_label_values(&[name, "replayed"]),
             wait_backoff: self.wait.with_label_values(&[name, "backoff"]),
             wait_server: self.wait.with_label_values(&[name, "server"]),
             duration: self.duration.with_label_values(&[name]),
@@ -195,6 +197,9 @@ impl RouteMetrics {
     /// Counts what happened to a key.
     pub fn key(&self, event: KeyEvent) {
         bump(&self.inner.idempotency, event as usize);
+        if matches!(event, KeyEvent::Replayed | KeyEvent::Joined) {
+            self.inner.calls_saved.inc();
+        }
     }
 
     /// Counts a pause that an upstream asked for.

@@ -71,6 +71,7 @@ fn of_failure(failure: &Failure) -> Option<Classified> {
         | Failure::KeyReused(_)
         | Failure::Overloaded
         | Failure::LimitWait { .. }
+        | Failure::InsufficientCredits { .. }
         | Failure::StoreUnavailable(_)
         | Failure::Loop
         | Failure::ReplaySuspended => return None,
@@ -152,6 +153,7 @@ mod tests {
             (Failure::TimedOut { after: secs, sent: false }, Some((Outcome::NotSent, true))),
             (Failure::ClientGone, Some((Outcome::NotSent, true))),
             (Failure::LimitWait { retry_after: secs }, None),
+            (Failure::InsufficientCredits { detail: String::new(), retry_after: None }, None),
             (Failure::Loop, None),
         ] {
             let text = failure.to_string();

@@ -10,6 +10,7 @@
 //! | [`pipeline`] | the page to read: the stages in order |
 //! | [`poll`] | asks once for all who ask how one job goes; a recent answer ends here |
 //! | [`idempotency`] | claims its key; a stored answer ends here |
+//! | [`credit`] | refuses what there is no credit for, or costs too much |
 //! | [`retry`] | sends it again while that is safe and paid for |
 //! | [`limit`] | holds it back while the upstream wants that |
 //! | [`upstream`] | sends it, once, and proves what was sent |
@@ -30,6 +31,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod credit;
 pub mod exchange;
 pub mod failpoint;
 pub mod idempotency;

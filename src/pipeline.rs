@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tower::ServiceBuilder;
 
-use crate::exchange::{Effects, Origin};
+use crate::credit::{self, Credentials, Credit, CreditLayer, KeyPlace, Wildcards};
 use crate::exchange::ending::Decide;
-use crate::idempotency::{Commons, Idempotency, IdempotencyLayer, Terms};
+use crate::exchange::{Effects, Origin};
+use crate::idempotency::{Carrier, Commons, CredentialField, Idempotency, IdempotencyLayer, Terms};
 use crate::limit::{Gate, Limit, LimitLayer};
 use crate::metrics::RouteMetrics;
 use crate::poll::{self, Desk, Polling, PollingLayer, Refused};
@@ -15,7 +16,7 @@ use crate::route::{Kind, Mode, Route};
 use crate::upstream::{Pool, Sender};
 
 /// One route's stages, from its polls to the wire.
-pub type Pipeline = Polling<Idempotency<Retry<Limit<Sender>>>>;
+pub type Pipeline = Polling<Idempotency<Credit<Retry<Limit<Sender>>>>>;
 
 /// What a route keeps over a reload.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Lasting {
     pub gate: Gate,
     /// What is known of its polls.
     pub polls: Desk,
+    /// What is known of every credential's credit, whatever the route.
+    pub accounts: credit::Accounts,
     /// Where it counts.
     pub metrics: RouteMetrics,
 }
@@ -39,6 +42,9 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
         // One key for all attempts, and one exchange at a time for each key: what
         // is answered already ends here and costs the upstream nothing.
         .layer(IdempotencyLayer::new(terms(route, lasting), commons.clone()))
+        // Whether there is credit for it: a replay costs none and ends above, and what is
+        // refused here was never sent.
+        .layer(CreditLayer::new(credit(route, lasting, commons)))
         // Again, while that is safe and paid for. Above the limits, so that a wait
         // between two attempts holds no slot.
         .layer(RetryLayer::new(route.retry.clone(), means(route, lasting, commons)))
@@ -93,6 +99,38 @@ fn effects(route: &Route) -> Effects {
         Some(Kind::Effect) => Effects::All,
         Some(Kind::Read | Kind::Poll | Kind::Fetch) => Effects::Nothing,
     }
+}
+
+/// A route that asks for nothing has no terms, and its requests pass untouched.
+fn credit(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<credit::Terms> {
+    if route.credit.is_empty() {
+        return None;
+    }
+    let mut credentials = Credentials::default();
+    for field in &route.rules.credentials {
+        match field {
+            CredentialField::Header(name) => credentials.headers.push(name.clone()),
+            CredentialField::Query(name) => credentials.queries.push(name.clone()),
+        }
+    }
+    let key = match &route.rules.carrier {
+        Carrier::Header(name) => KeyPlace::Header(name.clone()),
+        Carrier::Query(name) => KeyPlace::Query(name.clone()),
+        Carrier::Json(_) => KeyPlace::Body,
+    };
+    let matcher = route.matcher.clone();
+    Some(credit::Terms {
+        rules: route.credit.clone(),
+        effects: effects(route),
+        accounts: lasting.accounts.clone(),
+        credentials,
+        key,
+        wildcards: Wildcards::new(move |path| matcher.wildcards(path)),
+        caps: route.body,
+        room: commons.room.clone(),
+        observes: route.mode == Mode::Observe,
+        metrics: commons.metrics.credit(&route.name),
+    })
 }
 
 fn means(route: &Route, lasting: &Lasting, commons: &Commons) -> Means {

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::config::{Config, Faults};
+use crate::credit::Accounts;
 use crate::idempotency::Commons;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
 use crate::limit::Gates;
@@ -105,6 +106,7 @@ struct Core {
     pool: Pool,
     house: House,
     gates: Gates,
+    accounts: Accounts,
     budgets: DashMap<String, Budget>,
     polls: Desk,
     metrics: Metrics,
@@ -147,8 +149,9 @@ impl App {
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
         let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
         let (commons, gates) = commons::build(&config, &home, &roots, means).await?;
-        let (budgets, polls) = (DashMap::new(), Desk::default());
-        let lasting = |route: &Route| lasting(route, &gates, &budgets, &polls, &metrics);
+        let (accounts, budgets, polls) = (Accounts::default(), DashMap::new(), Desk::default());
+        let lasting =
+            |route: &Route| lasting(route, (&gates, &accounts), &budgets, &polls, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
         let proxy = Proxy::new(router, commons.clone());
         let house = House {
@@ -183,6 +186,7 @@ impl App {
             pool,
             house,
             gates,
+            accounts,
             budgets,
             polls,
             metrics,
@@ -262,7 +266,7 @@ fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
 
 fn lasting(
     route: &Route,
-    gates: &Gates,
+    (gates, accounts): (&Gates, &Accounts),
     budgets: &DashMap<String, Budget>,
     polls: &Desk,
     metrics: &Metrics,
@@ -275,7 +279,8 @@ fn lasting(
     let metrics = metrics.route(&route.name);
     metrics.budget(budget.whole_tokens(now));
     let gate = gates.of(&route.name, &route.limits);
-    Lasting { budget, gate, polls: polls.clone(), metrics }
+    let (accounts, polls) = (accounts.clone(), polls.clone());
+    Lasting { budget, gate, accounts, polls, metrics }
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {
@@ -344,6 +349,7 @@ async fn sweep(core: Arc<Core>) {
         core.commons.suspensions.sweep(now);
         core.gates.sweep(now);
         core.polls.sweep(now);
+        core.accounts.sweep(now);
         for (id, key) in core.commons.orphans.sweep(ledger::adoption_window(&core.config.load())) {
             core.commons.store.forget(&id, &key).await;
         }

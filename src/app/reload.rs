@@ -44,8 +44,10 @@ pub(super) fn now(core: &Core) -> Result<(), String> {
 fn apply(core: &Core, config: Config) {
     let before = core.config.load_full();
     warn_of_restart(&before, &config);
-    let lasting =
-        |route: &_| lasting(route, &core.gates, &core.budgets, &core.polls, &core.metrics);
+    let lasting = |route: &_| {
+        let gates = (&core.gates, &core.accounts);
+        lasting(route, gates, &core.budgets, &core.polls, &core.metrics)
+    };
     let router =
         Router::new(config.routes.clone(), lasting, &core.commons, &core.pool, &core.metrics);
     core.proxy.reroute(router);

@@ -13,6 +13,7 @@
 //! - Nothing but this module reads the environment.
 
 mod admin;
+mod credit;
 mod environment;
 mod fault;
 mod file;
@@ -210,7 +211,7 @@ routes:
 ";
 
 /// Keys without a default.
-const REQUIRED: [(&str, &[&str]); 8] = [
+const REQUIRED: [(&str, &[&str]); 10] = [
     ("RouteBlock", &["name", "match"]),
     ("MatchBlock", &["hosts"]),
     ("UserBlock", &["user", "password_file"]),
@@ -219,6 +220,8 @@ const REQUIRED: [(&str, &[&str]); 8] = [
     ("ConditionBlock", &["json", "in"]),
     ("FailedWhenBlock", &["json", "in"]),
     ("TerminalBlock", &["json", "in"]),
+    ("PreflightBlock", &["request", "json", "at_least"]),
+    ("EstimateBlock", &["path", "json", "at_most"]),
 ];
 
 /// A thousand routes are a tenth of it.

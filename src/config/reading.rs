@@ -172,6 +172,18 @@ impl<T: Written> Written for Option<T> {
             _ => T::fresh(node, at, reading).map(Some),
         }
     }
+
+    /// A block that is there already is laid over key by key.
+    fn read(&mut self, node: &Node, at: &str, reading: &mut Reading<'_>) {
+        match (self.as_mut(), &node.value) {
+            (Some(there), Value::Map(_)) => there.read(node, at, reading),
+            _ => {
+                if let Some(fresh) = Self::fresh(node, at, reading) {
+                    *self = fresh;
+                }
+            }
+        }
+    }
 }
 
 impl<T: Written> Written for Vec<T> {
@@ -275,4 +287,4 @@ pub(super) use block;
 const VARIABLE: &str = "SAMEKEY_";
 
 /// Keys that are designed and not there yet.
-const LATER: &[&str] = &["breaker", "errors", "estimate", "inbox", "lookup", "preflight", "schema"];
+const LATER: &[&str] = &["errors", "inbox", "lookup", "schema"];

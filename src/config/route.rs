@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use http::Method;
 
+use crate::config::credit::{BreakerBlock, EstimateBlock, PreflightBlock};
 use crate::config::idempotency::IdempotencyBlock;
 use crate::config::leaf::{
     DAY, MIB, Parse, Parsed, SIZE_MAX, Size, Span, Word, Words, is_name, meant,
@@ -39,6 +40,12 @@ block! {
         idempotency: IdempotencyBlock = IdempotencyBlock::default(),
         /// What is held back, per route and credential.
         limits: LimitsBlock = LimitsBlock::default(),
+        /// When a credential is out of credit, and is held back; null: never.
+        breaker: Option<BreakerBlock> = None,
+        /// How its balance is asked for before anything is spent; null: it is not.
+        preflight: Option<PreflightBlock> = None,
+        /// How the cost of an effect is asked for before it is sent; null: it is not.
+        estimate: Option<EstimateBlock> = None,
         /// How much of a body is kept for sending it again.
         body: BodyBlock = BodyBlock::default(),
     }
@@ -57,6 +64,12 @@ block! {
         idempotency: IdempotencyBlock = IdempotencyBlock::default(),
         /// What is held back, per route and credential.
         limits: LimitsBlock = LimitsBlock::default(),
+        /// When a credential is out of credit, and is held back; null: never.
+        breaker: Option<BreakerBlock> = None,
+        /// How its balance is asked for before anything is spent; null: it is not.
+        preflight: Option<PreflightBlock> = None,
+        /// How the cost of an effect is asked for before it is sent; null: it is not.
+        estimate: Option<EstimateBlock> = None,
         /// How much of a body is kept for sending it again.
         body: BodyBlock = BodyBlock::default(),
     }
@@ -87,8 +100,10 @@ block! {
 impl RouteBlock {
     /// A route that is written over the defaults.
     pub(super) fn over(defaults: &DefaultsBlock) -> Self {
-        let DefaultsBlock { kind, mode, retry, idempotency, limits, body } = defaults.clone();
-        Self { kind, mode, retry, idempotency, limits, body, ..Self::default() }
+        let DefaultsBlock { kind, mode, retry, idempotency, limits, body, .. } = defaults.clone();
+        let DefaultsBlock { breaker, preflight, estimate, .. } = defaults.clone();
+        let route = Self { kind, mode, retry, idempotency, limits, body, ..Self::default() };
+        Self { breaker, preflight, estimate, ..route }
     }
 
     /// Reads the block once; a [`Route`] needs no second look.
@@ -103,6 +118,7 @@ impl RouteBlock {
         let retry = self.retry.meant(at, reading);
         let rules = self.idempotency.meant(at, reading);
         let polls = poll::meant(self, at, reading);
+        let credit = self.credit(at, reading);
         Some(Route {
             name: self.name.clone()?.text,
             matcher: self.r#match.meant(),
@@ -112,6 +128,7 @@ impl RouteBlock {
             rules,
             polls,
             limits: self.limits.meant(),
+            credit,
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
         })
     }

@@ -6,6 +6,7 @@ use http::Method;
 
 pub use matcher::{HostPattern, Matcher, PathPattern};
 
+use crate::credit;
 use crate::exchange::body::Caps;
 use crate::idempotency;
 use crate::limit;
@@ -31,6 +32,8 @@ pub struct Route {
     pub limits: limit::Limits,
     /// How polls are spaced, and when their job is over.
     pub polls: poll::Rules,
+    /// Which effects are held back for want of credit.
+    pub credit: credit::Rules,
     /// How much of a body is kept for sending it again.
     pub body: Caps,
 }

@@ -35,7 +35,7 @@ upstream: {proxy: http://x}
 routes:
   - name: a
     match: {hosts: [x.test]}
-    breaker: {}
+    inbox: {}
     retry: {attempts: 0, attempt_timeot: 3s, backoff: {initial: 0}, deadline: 5}
   - name: a
 ";
@@ -45,7 +45,7 @@ routes:
         "3: listeners[1].mode: must be one of forward, transparent, reverse (got `revers`)",
         "4: admin.adress: unknown key `adress`, did you mean `address`?",
         "5: upstream.proxy: comes with a later version, must be null (got `http://x`)",
-        "9: routes[0].breaker: `breaker` comes with a later version",
+        "9: routes[0].inbox: `inbox` comes with a later version",
         "10: routes[0].retry.attempt_timeot: unknown key `attempt_timeot`, did you mean `attempt_timeout`?",
         "10: routes[0].retry.attempts: must be at least 1 or `unlimited` (got 0)",
         "10: routes[0].retry.backoff.initial: must be at least 1ms (got 0)",

@@ -76,7 +76,7 @@ fn what_is_wrong_in_the_defaults_is_told_there_and_once() {
         (
             &with("name: x"),
             &[
-                "3: defaults.name: unknown key `name`, must be one of kind, mode, retry, idempotency, limits, body",
+                "3: defaults.name: unknown key `name`, must be one of kind, mode, retry, idempotency, limits, breaker, preflight, estimate, body",
             ],
         ),
     ]);

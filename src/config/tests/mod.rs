@@ -1,5 +1,6 @@
 //! Files, and what becomes of them.
 
+mod credit;
 mod files;
 mod kinds;
 mod listeners;

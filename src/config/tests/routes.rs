@@ -127,7 +127,7 @@ fn a_route_retries_within_reason() {
             &["body.disk: must be a size such as 64KiB, 10MiB or 1GiB (got `1KB`)"],
         ),
         ("kind: write", &["kind: must be one of effect, read, poll, fetch (got `write`)"]),
-        ("breaker: {}", &["breaker: `breaker` comes with a later version"]),
+        ("inbox: {}", &["inbox: `inbox` comes with a later version"]),
     ]);
 }
 
@@ -172,7 +172,7 @@ fn polls_are_spaced_and_ended_on_routes_for_polls_alone() {
         (
             "routes: []\ndefaults: {interval: 1s}\n",
             &[
-                "2: defaults.interval: unknown key `interval`, must be one of kind, mode, retry, idempotency, limits, body",
+                "2: defaults.interval: unknown key `interval`, must be one of kind, mode, retry, idempotency, limits, breaker, preflight, estimate, body",
             ],
         ),
     ]);

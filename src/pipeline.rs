@@ -7,7 +7,9 @@ use tower::ServiceBuilder;
 use crate::credit::{self, Credentials, Credit, CreditLayer, KeyPlace, Wildcards};
 use crate::exchange::ending::Decide;
 use crate::exchange::{Effects, Origin};
-use crate::idempotency::{Carrier, Commons, CredentialField, Idempotency, IdempotencyLayer, Terms};
+use crate::idempotency::{
+    COST, Carrier, Commons, CredentialField, Idempotency, IdempotencyLayer, Terms,
+};
 use crate::limit::{Gate, Limit, LimitLayer};
 use crate::metrics::RouteMetrics;
 use crate::poll::{self, Desk, Polling, PollingLayer, Refused};
@@ -41,7 +43,7 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
         .layer(PollingLayer::new(polls(route, lasting, commons)))
         // One key for all attempts, and one exchange at a time for each key: what
         // is answered already ends here and costs the upstream nothing.
-        .layer(IdempotencyLayer::new(terms(route, lasting), commons.clone()))
+        .layer(IdempotencyLayer::new(terms(route, lasting, commons), commons.clone()))
         // Whether there is credit for it: a replay costs none and ends above, and what is
         // refused here was never sent.
         .layer(CreditLayer::new(credit(route, lasting, commons)))
@@ -80,7 +82,8 @@ fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Te
     })
 }
 
-fn terms(route: &Route, lasting: &Lasting) -> Terms {
+fn terms(route: &Route, lasting: &Lasting, commons: &Commons) -> Terms {
+    let costs = route.rules.capture.iter().any(|(name, _)| name == COST);
     Terms {
         rules: route.rules.clone(),
         effects: effects(route),
@@ -88,6 +91,7 @@ fn terms(route: &Route, lasting: &Lasting) -> Terms {
         repeat_unsafe: route.retry.repeat_unsafe,
         observes: route.mode == Mode::Observe,
         metrics: lasting.metrics.clone(),
+        cost: costs.then(|| commons.metrics.credit(&route.name)),
         decide: Decide { ending: verdict::ending, resend: verdict::resend },
     }
 }

@@ -13,6 +13,7 @@ use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::{End, Presence, Trail};
 use crate::exchange::{BoxFuture, Failure, Request, Response, Standing, coding, headers, json};
 use crate::idempotency::ask::Ask;
+use crate::idempotency::cost;
 use crate::idempotency::identify::Identified;
 use crate::idempotency::key::Key;
 use crate::idempotency::orphans::Orphan;
@@ -175,13 +176,16 @@ impl Seen {
         let kept = record.is_some() && rules.record.contains(status);
         let ending = self.ending(body, if kept { Kept::Yes } else { Kept::No });
         let captured = record.as_ref().map(|record| captured(&self.shared, headers, record.body()));
+        let captured = captured.unwrap_or_default();
+        let asked = (&self.trail, self.ambiguous_before);
+        cost::spent(&self.shared, (ending.end, Some(status)), asked, &captured);
         let told = match (&record, body) {
             (Some(record), _) => Told::Answer(record.clone()),
             (None, BodyCame::Whole) => Told::TooLarge,
             (None, BodyCame::Broken) => Told::Unknown,
         };
         let record = record.filter(|_| ending.end == End::Completed);
-        self.settle(claim, ending, (record, captured.unwrap_or_default(), told)).await;
+        self.settle(claim, ending, (record, captured, told)).await;
     }
 
     fn ending(&self, body: BodyCame, kept: Kept) -> Ending {

@@ -24,6 +24,7 @@ pub mod suspension;
 pub mod template;
 
 mod ask;
+mod cost;
 mod identify;
 mod lead;
 mod outlive;
@@ -34,6 +35,7 @@ mod tee;
 mod terms;
 mod unclaimed;
 
+pub use cost::COST;
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use template::Template;
 pub use terms::{Commons, Terms};

@@ -10,9 +10,11 @@ use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::Replay;
 use crate::exchange::{Failure, Request, Response};
 use crate::idempotency::ask::{Ask, whole_fingerprint};
+use crate::idempotency::cost;
 use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::lead::captured;
 use crate::idempotency::store::{
-    self, About, Asked, Claim, Completed, Open, Reserved, Told, Waiter,
+    self, About, Asked, Claim, Completed, Open, Record, Reserved, Told, Waiter,
 };
 use crate::idempotency::terms::Shared;
 use crate::idempotency::{InProgress, Mismatch};
@@ -98,6 +100,7 @@ impl<'a> Repeat<'a> {
             return Err(Failure::NotRetained { exchange: done.exchange, captured: done.captured });
         };
         self.shared.terms.metrics.key(KeyEvent::Replayed);
+        cost::saved(self.shared, &done.captured);
         let response = record.replay(&request.headers);
         Ok(Next::Replay(Replayed { response, how: Replay::Stored }))
     }
@@ -167,12 +170,21 @@ impl<'a> Repeat<'a> {
         self.shared.terms.metrics.key(KeyEvent::Joined);
         match told {
             Told::Answer(record) => {
+                self.count_saved(&record);
                 let response = record.replay(&request.headers);
                 Ok(Some(Next::Replay(Replayed { response, how: Replay::Joined })))
             }
             Told::Failure(failure) => Ok(Some(Next::Told(failure))),
             Told::TooLarge => Err(Failure::NotRetained { exchange, captured: Vec::new() }),
             Told::Unknown | Told::AskAgain => Err(Failure::OutcomeUnknown(exchange)),
+        }
+    }
+
+    /// Whoever joins is told the answer alone: what it cost is read from that.
+    fn count_saved(&self, record: &Record) {
+        if self.shared.terms.cost.is_some() && record.status().is_success() {
+            let captured = captured(self.shared, record.headers(), record.body());
+            cost::saved(self.shared, &captured);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::idempotency::scope::{Credential, Scope, Target, scope};
 use crate::idempotency::store::Store;
 use crate::idempotency::suspension::Suspensions;
 use crate::journal::ledger::{Entry, Note};
-use crate::metrics::{KeyEvent, Metrics, RouteMetrics};
+use crate::metrics::{CreditMetrics, KeyEvent, Metrics, RouteMetrics};
 
 /// What all routes share.
 #[derive(Clone, Debug)]
@@ -63,6 +63,8 @@ pub struct Terms {
     pub observes: bool,
     /// Where it counts.
     pub metrics: RouteMetrics,
+    /// Where costs are counted, where the route captures them.
+    pub cost: Option<CreditMetrics>,
     /// How a claim ends: the one function that decides it.
     pub decide: Decide,
 }

@@ -55,6 +55,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         repeat_unsafe: false,
         observes: false,
         metrics: metrics.route("r"),
+        cost: None,
         decide: Decide {
             ending: |_history| Ending { end: End::Unknown, stays: true, adoptable: false },
             resend: |_method, _dedupes, _unsafe, _asked_by| Resend::Never,

@@ -10,6 +10,7 @@ use crate::exchange::body::{BodyEnd, Watcher};
 use crate::exchange::ending::{AskedBy, BodyCame, History, Kept};
 use crate::exchange::trail::{End, Trail};
 use crate::exchange::{BoxFuture, Failure, Request, Response};
+use crate::idempotency::cost;
 use crate::idempotency::identify::Identified;
 use crate::idempotency::lead::{READ_MAX, captured, standing};
 use crate::idempotency::outlive::Outlive;
@@ -113,6 +114,7 @@ impl Unclaimed {
             notes.end = (!good || ending.end == End::Unknown).then_some(ending.end);
             (ending.end, notes.attempts.clone())
         });
+        cost::spent(&shared, (end, status), (&trail, false), captured);
         if end == End::Unknown {
             shared.terms.metrics.key(KeyEvent::Unknown);
         }

@@ -18,6 +18,7 @@ pub(super) fn of(core: &Arc<Core>) -> Desk {
         status: Arc::new(move || status.status()),
         routes: Arc::new(move || routes.routes()),
         reload: Arc::new(move || reload::now(&reload)),
+        breakers: core.accounts.breakers.clone(),
         books: ledger::books(&core.commons),
         expose: core.config.load().admin.expose,
     }

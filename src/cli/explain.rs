@@ -23,7 +23,7 @@ use samekey::retry::{Attempts, Backoff, Budget};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
-use crate::cli::{Stop, load, print};
+use crate::cli::{Stop, credit, load, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -152,7 +152,9 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         format!("  backoff: {}", backoff(&policy.backoff)),
         format!("  budget: {}", budget(policy.budget)),
     ];
-    for line in lines.into_iter().chain(polls(route)) {
+    // Reads are neither held back nor asked about.
+    let credit = if effect { credit::lines(route) } else { Vec::new() };
+    for line in lines.into_iter().chain(polls(route)).chain(credit) {
         writeln!(text, "{line}").expect("writing into a string never fails");
     }
     Key { sent }

@@ -3,6 +3,7 @@
 mod ask;
 mod ca;
 mod check;
+mod credit;
 mod env;
 mod exec;
 mod explain;

@@ -70,6 +70,27 @@ async fn explain_tells_what_a_kind_starts_from_and_how_polls_are_spaced() {
 }
 
 #[tokio::test]
+async fn explain_tells_what_money_an_effect_may_spend() {
+    let config = "\
+routes:
+  - name: r
+    match: {hosts: [a.test]}
+    breaker: {when: [{json: /error/code, in: [out, broke]}], statuses: [402, 403]}
+    preflight: {request: GET /account, json: /credits, at_least: 1.50}
+    estimate: {path: /estimate, json: /cost, at_most: 50}
+";
+    let money = [
+        "  credit breaker: status 402, 403 or /error/code of out, broke refuses this credential's effects for 300s",
+        "  balance: /credits of GET /account, at least 1.5, asked for every 60s",
+        "  cost gate: /cost of the estimate, at most 50; refused where nobody says",
+    ];
+    check_explained(config, &["POST", "https://a.test/"], &money).await;
+    let ran = samekey(folder_with(config).path(), &["explain", "GET", "https://a.test/"]).await;
+    assert!(ran.out.contains("kind: read"), "{}{}", ran.out, ran.err);
+    assert!(!ran.out.contains("credit"), "a read spends nothing:\n{}", ran.out);
+}
+
+#[tokio::test]
 async fn explain_takes_any_outcome_by_its_word_or_status() {
     let config = "routes:\n  - {name: r, match: {hosts: [a.test]}, retry: {on: [429, 503]}}";
     for (after, wanted) in [

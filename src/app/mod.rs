@@ -280,7 +280,7 @@ fn lasting(
     metrics.budget(budget.whole_tokens(now));
     let gate = gates.of(&route.name, &route.limits);
     let (accounts, polls) = (accounts.clone(), polls.clone());
-    Lasting { budget, gate, accounts, polls, metrics }
+    Lasting { budget, gate, polls, accounts, metrics }
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {

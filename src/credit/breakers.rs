@@ -224,7 +224,7 @@ impl Drop for Trial {
 }
 
 /// Credentials held back at one time: a caller that invents them costs no more than this.
-pub const ACCOUNTS_MAX: usize = 16_384;
+const ACCOUNTS_MAX: usize = 16_384;
 /// Whoever wanted to go first had all this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 

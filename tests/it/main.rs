@@ -15,6 +15,7 @@ mod adoption;
 mod clients;
 mod cli;
 mod config;
+mod credits;
 mod hostile;
 mod http2;
 mod idempotency;

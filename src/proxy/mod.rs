@@ -21,7 +21,7 @@ use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::{Carrier, Commons};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::pipeline::{self, Lasting, Pipeline};
-use crate::route::Route;
+use crate::route::{Index, Route};
 use crate::upstream::{Pool, Sender};
 
 use finish::{Finish, Unread};
@@ -42,6 +42,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Router {
     routed: Vec<Routed>,
+    index: Index,
     unrouted: Sender,
     none: RouteMetrics,
 }
@@ -80,15 +81,26 @@ impl Router {
             let pipeline = pipeline::build(&route, &lasting, commons, pool);
             Routed { route, pipeline, metrics: lasting.metrics }
         });
-        let unrouted = pipeline::unrouted(pool);
-        Self { routed: staged.collect(), unrouted, none: metrics.route("none") }
+        let in_order: Vec<Routed> = staged.collect();
+        let index = Index::of(in_order.iter().map(|one| &one.route.matcher));
+        Self {
+            routed: in_order,
+            index,
+            unrouted: pipeline::unrouted(pool),
+            none: metrics.route("none"),
+        }
     }
 
     fn find(&self, origin: &Origin, method: &Method, path: &str) -> Option<&Routed> {
         let matches = |routed: &&Routed| {
             routed.route.matcher.matches(&origin.host, origin.port, method, path)
         };
-        self.routed.iter().find(matches)
+        self.of_host(&origin.host).find(matches)
+    }
+
+    /// The routes that a host can have, in their order.
+    fn of_host(&self, host: &str) -> impl Iterator<Item = &Routed> {
+        self.index.of_host(host).iter().filter_map(|at| self.routed.get(*at))
     }
 }
 
@@ -106,7 +118,7 @@ impl Proxy {
     /// Whether any route names a host.
     pub fn names(&self, host: &str, port: u16) -> bool {
         let router = self.inner.router.load();
-        router.routed.iter().any(|routed| routed.route.matcher.names(host, port))
+        router.of_host(host).any(|routed| routed.route.matcher.names(host, port))
     }
 
     /// Answers a request that is refused before it is looked at.

@@ -70,12 +70,24 @@ impl HostPattern {
 
     /// Whether `host` (lower case, no brackets, no trailing dot) and `port` match.
     pub fn matches(&self, host: &str, port: u16) -> bool {
-        self.port.is_none_or(|wanted| wanted == port)
-            && match &self.name {
-                HostName::Every => true,
-                HostName::Exactly(name) => name == host,
-                HostName::Under(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            }
+        self.port.is_none_or(|wanted| wanted == port) && self.matches_name(host)
+    }
+
+    /// Whether `host` matches, whatever the port.
+    pub fn matches_name(&self, host: &str) -> bool {
+        match &self.name {
+            HostName::Every => true,
+            HostName::Exactly(name) => name == host,
+            HostName::Under(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        }
+    }
+
+    /// The one host that it names; none where it is a pattern of many.
+    pub fn exact(&self) -> Option<&str> {
+        match &self.name {
+            HostName::Exactly(name) => Some(name),
+            HostName::Every | HostName::Under(_) => None,
+        }
     }
 }
 

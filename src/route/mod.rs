@@ -1,9 +1,11 @@
 //! A route: which requests it matches, and the policy they get.
 
+pub mod index;
 pub mod matcher;
 
 use http::Method;
 
+pub use index::Index;
 pub use matcher::{HostPattern, Matcher, PathPattern};
 
 use crate::exchange::body::Caps;

@@ -25,12 +25,12 @@ pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
 #[derive(Clone, Debug)]
 pub struct Metrics {
     inner: Arc<Families>,
+    routes: Arc<DashMap<String, RouteMetrics>>,
 }
 
 #[derive(Debug)]
 struct Families {
     registry: Registry,
-    routes: DashMap<String, RouteMetrics>,
     exchanges: Counters,
     duration: HistogramVec,
     attempts: Counters,
@@ -218,7 +218,6 @@ impl Metrics {
                 "config_loaded_timestamp_seconds",
                 "When the config in force was loaded.",
             ),
-            routes: DashMap::new(),
             registry,
         };
         let build =
@@ -241,7 +240,7 @@ impl Metrics {
         for operation in OPERATIONS {
             families.store_errors.with_label_values(&[operation]);
         }
-        Self { inner: Arc::new(families) }
+        Self { inner: Arc::new(families), routes: Arc::default() }
     }
 
     /// The text that Prometheus reads.
@@ -252,13 +251,21 @@ impl Metrics {
         String::from_utf8(text).unwrap_or_default()
     }
 
-    /// The handle of one route; the same for the same name.
+    /// The handle of one route, which shows at once; the same for the same name.
     pub fn route(&self, name: &str) -> RouteMetrics {
-        if let Some(found) = self.inner.routes.get(name) {
+        let route = self.route_once_used(name);
+        route.show();
+        route
+    }
+
+    /// The same of a route that is shown once it counts something: most of those that
+    /// nobody asked for never do.
+    pub fn route_once_used(&self, name: &str) -> RouteMetrics {
+        if let Some(found) = self.routes.get(name) {
             return found.clone();
         }
-        let made = self.inner.of_route(name);
-        self.inner.routes.entry(name.to_owned()).or_insert(made).clone()
+        let made = RouteMetrics::new(self.inner.clone(), name);
+        self.routes.entry(name.to_owned()).or_insert(made).clone()
     }
 
     /// Counts a handshake with a client.
@@ -395,6 +402,21 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_route_that_is_shown_once_used_has_no_series_before() {
+        let metrics = Metrics::new();
+        let route = metrics.route_once_used("seldom");
+        route.budget(7);
+        assert!(!metrics.text().contains("seldom"));
+        route.recovered();
+        metrics.route_once_used("seldom").budget(7);
+        for line in [r#"recovered_total{route="seldom"} 1"#, r#"budget_tokens{route="seldom"} 7"#] {
+            assert!(metrics.text().contains(line), "{line}");
+        }
+        metrics.route("often");
+        assert!(metrics.text().contains(r#"recovered_total{route="often"} 0"#));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The metrics of one route, looked up once and then only counted.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -12,12 +12,16 @@ use crate::metrics::{Families, Raised};
 /// The metrics of one route; a clone shares them.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
-    inner: Arc<OfRoute>,
+    name: Arc<str>,
+    /// Made when it is first counted on, and with it all series of the route.
+    inner: Arc<LazyLock<OfRoute, Make>>,
 }
+
+type Make = Box<dyn FnOnce() -> OfRoute + Send>;
 
 #[derive(Debug)]
 struct OfRoute {
-    name: String,
+    name: Arc<str>,
     family: Counters,
     exchanges: Vec<OnceLock<IntCounter>>,
     attempts: Vec<IntCounter>,
@@ -102,12 +106,13 @@ pub enum Asked {
 }
 
 impl Families {
-    pub(super) fn of_route(&self, name: &str) -> RouteMetrics {
+    fn of_route(&self, shared: &Arc<str>) -> OfRoute {
+        let name: &str = shared;
         let each = |family: &Counters, labels: &[&str]| -> Vec<IntCounter> {
             labels.iter().map(|label| family.with_label_values(&[name, *label])).collect()
         };
-        let inner = OfRoute {
-            name: name.to_owned(),
+        OfRoute {
+            name: shared.clone(),
             family: self.exchanges.clone(),
             exchanges: (0..METHODS.len() * STATUSES.len() * SOURCES.len())
                 .map(|_| OnceLock::new())
@@ -124,15 +129,26 @@ impl Families {
             pauses: self.pauses.with_label_values(&[name]),
             limit_wait: self.limit_wait.with_label_values(&[name]),
             inflight: self.inflight.with_label_values(&[name]),
-        };
-        RouteMetrics { inner: Arc::new(inner) }
+        }
     }
 }
 
 impl RouteMetrics {
+    pub(super) fn new(families: Arc<Families>, name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        let shared = name.clone();
+        let make: Make = Box::new(move || families.of_route(&shared));
+        Self { name, inner: Arc::new(LazyLock::new(make)) }
+    }
+
+    /// Shows the route, though nothing has been counted yet.
+    pub(super) fn show(&self) {
+        LazyLock::force(&self.inner);
+    }
+
     /// The route's name.
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.name
     }
 
     /// Counts an exchange that ended; `None` is one that got no answer at all.
@@ -148,7 +164,7 @@ impl RouteMetrics {
             let of =
                 |labels: &[&'static str], at: usize| labels.get(at).copied().unwrap_or("other");
             self.inner.family.with_label_values(&[
-                self.inner.name.as_str(),
+                &*self.inner.name,
                 of(&METHODS, method),
                 of(&STATUSES, class),
                 of(&SOURCES, source),
@@ -187,9 +203,11 @@ impl RouteMetrics {
         self.inner.recovered.inc();
     }
 
-    /// Shows the route's budget.
+    /// Shows the route's budget, where the route is shown.
     pub fn budget(&self, tokens: u64) {
-        self.inner.tokens.set(i64::try_from(tokens).unwrap_or(i64::MAX));
+        if let Some(shown) = LazyLock::get(&self.inner) {
+            shown.tokens.set(i64::try_from(tokens).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts what happened to a key.

@@ -272,7 +272,10 @@ fn lasting(
     let budget = budgets.entry(route.name.clone()).or_insert_with(|| Budget::new(terms, now));
     let budget = budget.clone();
     budget.retune(terms, now); // what was saved and spent stays so
-    let metrics = metrics.route(&route.name);
+    let metrics = match route.provenance.built_in() {
+        Some(_) => metrics.route_once_used(&route.name),
+        None => metrics.route(&route.name),
+    };
     metrics.budget(budget.whole_tokens(now));
     let gate = gates.of(&route.name, &route.limits);
     Lasting { budget, gate, polls: polls.clone(), metrics }

@@ -10,6 +10,7 @@ use crate::config::leaf::{
 };
 use crate::config::limit::LimitsBlock;
 use crate::config::poll::{self, TerminalBlock};
+use crate::config::preset::KnownRoute;
 use crate::config::reading::{Reading, block, join};
 use crate::config::retry::RetryBlock;
 use crate::exchange::body::Caps;
@@ -19,6 +20,9 @@ use crate::route::{HostPattern, Kind, Matcher, Mode, PathPattern, Route};
 block! {
     /// A named rule: which requests it matches, and the policy they get.
     RouteBlock {
+        /// A built-in preset's route to start from instead of `defaults`: its name, matches
+        /// and policy, of which the keys here override each its own.
+        preset: Option<Parsed<KnownRoute>> = None,
         /// A metrics label, and whose budget it is across reloads.
         name: Option<Parsed<Name>> = None,
         /// Which requests it matches.
@@ -94,10 +98,12 @@ impl RouteBlock {
     /// Reads the block once; a [`Route`] needs no second look.
     pub(super) fn meant(&self, at: &str, reading: &mut Reading<'_>) -> Option<Route> {
         let [name, hosts] = [join(at, "name"), join(at, "match.hosts")];
-        if self.name.is_none() {
+        // A preset that was refused would have brought both.
+        let bare = !reading.refused(&join(at, "preset"));
+        if bare && self.name.is_none() {
             reading.miss(&name, WANTED_NAME);
         }
-        if self.r#match.hosts.is_empty() {
+        if bare && self.r#match.hosts.is_empty() {
             reading.miss(&hosts, "must name at least one host; \"*\" is every host");
         }
         let retry = self.retry.meant(at, reading);
@@ -113,6 +119,7 @@ impl RouteBlock {
             polls,
             limits: self.limits.meant(),
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
+            provenance: reading.provenance(at),
         })
     }
 }

@@ -2,11 +2,13 @@
 
 pub mod index;
 pub mod matcher;
+pub mod provenance;
 
 use http::Method;
 
 pub use index::Index;
 pub use matcher::{HostPattern, Matcher, PathPattern};
+pub use provenance::Provenance;
 
 use crate::exchange::body::Caps;
 use crate::idempotency;
@@ -35,6 +37,8 @@ pub struct Route {
     pub polls: poll::Rules,
     /// How much of a body is kept for sending it again.
     pub body: Caps,
+    /// Where all this was written.
+    pub provenance: Provenance,
 }
 
 impl Route {

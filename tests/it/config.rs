@@ -77,7 +77,12 @@ async fn the_shipped_file_has_no_faults() {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samekey.yaml");
     let ran = samekey(folder.path(), &["--config", shipped, "check"]).await;
     assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)));
-    assert_eq!(ran.out, format!("{shipped}: no faults, 1 route\n"));
+    let own = format!("{shipped}: no faults, 1 route, and ");
+    let presets = ran.out.strip_prefix(&own).expect("the presets are counted apart");
+    assert!(presets.contains(" of ") && presets.ends_with(" presets\n"), "{presets}");
+    let alone = folder_with("providers: []\nroutes: [{preset: json2video-create}]");
+    let ran = samekey(alone.path(), &["check"]).await;
+    assert_eq!(ran.out, "samekey.yaml: no faults, 1 route\n");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod kinds;
 mod listeners;
 mod loading;
 mod meaning;
+mod presets;
 mod routes;
 mod shipped;
 
@@ -12,7 +13,14 @@ use std::path::Path;
 
 use crate::config::{Config, Environment, parse};
 
+/// A config with the operator's own routes alone.
 fn loaded(text: &str) -> Config {
+    let mut config = with_presets(text);
+    config.routes.retain(|route| route.provenance.built_in().is_none());
+    config
+}
+
+fn with_presets(text: &str) -> Config {
     parse(text, Path::new("a.yaml"), &Environment::default())
         .unwrap_or_else(|faults| panic!("refused:\n{faults}\n{text}"))
 }

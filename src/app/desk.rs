@@ -28,7 +28,7 @@ impl Core {
     fn refresh(&self) {
         let now = Instant::now();
         for budget in &self.budgets {
-            self.metrics.route(budget.key()).budget(budget.value().whole_tokens(now));
+            self.metrics.route_once_used(budget.key()).budget(budget.value().whole_tokens(now));
         }
         let (entries, bytes) = self.commons.store.size();
         self.metrics.store_size(entries, bytes);
@@ -68,6 +68,8 @@ impl Core {
                 let tokens = self.budgets.get(&route.name).map(|own| own.whole_tokens(now));
                 json!({
                     "name": route.name,
+                    "preset": route.provenance.preset(),
+                    "written": route.provenance.begins().map(|place| place.to_string()),
                     "kind": route.kind.map(|kind| format!("{kind:?}").to_lowercase()),
                     "mode": format!("{:?}", route.mode).to_lowercase(),
                     "upstream_dedupes": route.rules.upstream_dedupes,

@@ -23,7 +23,7 @@ use samekey::retry::{Attempts, Backoff, Budget};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
-use crate::cli::{Stop, load, print};
+use crate::cli::{Stop, load, print, written};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -120,6 +120,9 @@ fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str> {
     }
 }
 
+/// What a line is about, what it says, and the keys that decide it.
+type Line = (&'static str, String, &'static [&'static str]);
+
 /// What is known of the key that a request would have.
 struct Key {
     sent: bool,
@@ -142,36 +145,48 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         Some(false) => "no",
         None => "not known; say upstream_dedupes: true if its documentation promises it",
     };
-    let lines = [
-        format!("route: {} ({source}){observed}", route.name),
-        format!("  kind: {kind:?}").to_lowercase(),
-        format!("  key: {words}"),
-        format!("  upstream de-duplicates: {dedupes}"),
-        format!("  attempts: {attempts}, within {:?}", policy.deadline.after),
-        format!("  retry-after obeyed up to: {:?}", policy.retry_after_max),
-        format!("  backoff: {}", backoff(&policy.backoff)),
-        format!("  budget: {}", budget(policy.budget)),
+    let origin = written::origin(route, source);
+    writeln!(text, "route: {} ({origin}){observed}", route.name)
+        .expect("writing into a string never fails");
+    let within = format!("{attempts}, within {:?}", policy.deadline.after);
+    let lines: [Line; 7] = [
+        ("kind", format!("{kind:?}").to_lowercase(), &["kind"]),
+        ("key", words, &["idempotency.header", "idempotency.inject", "idempotency.identity"]),
+        ("upstream de-duplicates", dedupes.to_owned(), &["idempotency.upstream_dedupes"]),
+        ("attempts", within, &["retry.attempts", "retry.deadline"]),
+        (
+            "retry-after obeyed up to",
+            format!("{:?}", policy.retry_after_max),
+            &["retry.retry_after_max"],
+        ),
+        ("backoff", backoff(&policy.backoff), written::BACKOFF),
+        ("budget", budget(policy.budget), written::BUDGET),
     ];
-    for line in lines.into_iter().chain(polls(route)) {
-        writeln!(text, "{line}").expect("writing into a string never fails");
+    for (name, words, keys) in lines.into_iter().chain(polls(route)) {
+        let by = written::by(route, keys);
+        writeln!(text, "  {name}: {words}{by}").expect("writing into a string never fails");
     }
     Key { sent }
 }
 
 /// How polls are spaced, and when their job is over.
-fn polls(route: &Route) -> Vec<String> {
+fn polls(route: &Route) -> Vec<Line> {
     let spaced = route.polls.interval.map(|interval| {
         let most = interval * 2;
-        format!("  interval: {interval:?} between polls of one job, {most:?} while nothing changes")
+        let words =
+            format!("{interval:?} between polls of one job, {most:?} while nothing changes");
+        ("interval", words, &["interval"][..])
     });
     let terminal = route.polls.terminal.as_ref().map(|terminal| {
         let Terminal { condition, lasts } = terminal;
         let values: Vec<_> = condition.values.iter().map(scalar).collect();
         let values = values.join(", ");
-        format!("  terminal: {} in [{values}], remembered for {lasts:?}", condition.pointer)
+        let words = format!("{} in [{values}], remembered for {lasts:?}", condition.pointer);
+        ("terminal", words, &["terminal"][..])
     });
     let joins = (route.kind == Some(Kind::Poll)).then(|| {
-        "  polls: those of one caller that ask the same while one is under way share it".to_owned()
+        let words = "those of one caller that ask the same while one is under way share it";
+        ("polls", words.to_owned(), &["kind"][..])
     });
     joins.into_iter().chain(spaced).chain(terminal).collect()
 }
@@ -265,7 +280,9 @@ fn after(route: &Route, request: &Request, key: &Key, attempt: Classified) -> St
         }
         other => other,
     };
-    words(decision, &facts)
+    let keys = written::deciding(&decision, &facts);
+    let by = if keys.is_empty() { String::new() } else { written::by(route, keys) };
+    words(decision, &facts) + &by
 }
 
 fn words(decision: Decision, facts: &Facts) -> String {

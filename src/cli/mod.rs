@@ -10,6 +10,7 @@ mod health;
 mod ledger;
 mod log;
 mod run;
+mod written;
 
 use std::error::Error;
 use std::io::{self, Write as _};

@@ -30,9 +30,11 @@ async fn explain_tells_what_would_happen_after_each_outcome_and_why() {
     let (post, get) = (["POST", "https://a.test/v1"], ["GET", "https://a.test/v1"]);
     for word in ["null", "false"] {
         let wanted = [
-            "route: r (samekey.yaml)",
-            "kind: effect",
+            "route: r (samekey.yaml:2)",
+            "kind: effect  [built in]",
             "key: a random one, in header idempotency-key",
+            "upstream de-duplicates: no",
+            "  [samekey.yaml:2]\n  attempts: 4, within 300s  [built in]",
             "after 429      throttled: retried after up to 200ms, for one token of the budget: the status proves",
             "after 500      failed: passed on, Samekey-Stop: unsafe: ",
             "after 503      failed: passed on, Samekey-Stop: unsafe: ",
@@ -122,6 +124,41 @@ async fn explain_reads_the_request_and_the_route() {
         &["after 503      failed: passed on, Samekey-Stop: budget"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn explain_shows_which_line_of_which_file_decided() {
+    let config = "\
+defaults:
+  retry: {attempts: 3}
+routes:
+  - preset: clipia-generate
+    name: staging
+    match: {hosts: [staging.test]}
+    idempotency:
+      upstream_ttl: 1h
+";
+    let preset = "config/providers/clipia.yaml:";
+    let post = |host: &str| format!("https://{host}/v1/models/x");
+    let [own, built_in] = [post("staging.test"), post("api.clipia.ai")];
+    let place = format!("idempotency-key  [{preset}");
+    let wanted = [
+        "route: staging (samekey.yaml:4, from preset clipia)",
+        place.as_str(),
+        "attempts: 3, within 300s  [defaults, samekey.yaml:2]",
+        "retry-after obeyed up to: 120s  [built in]",
+    ];
+    check_explained(config, &["POST", &own], &wanted).await;
+    let begins = format!("route: clipia-generate (preset clipia, {preset}");
+    let dedupes = format!("a repeated key has one effect there  [{preset}");
+    let wanted = [begins.as_str(), &dedupes, "[defaults, samekey.yaml:2]", "[built in]"];
+    check_explained(config, &["POST", &built_in], &wanted).await;
+    let unsafe_stop =
+        "upstream is not known to de-duplicate by key  [config/providers/json2video.yaml:";
+    let movies = "https://api.json2video.com/v2/movies";
+    check_explained(config, &["POST", movies, "--after", "reset"], &[unsafe_stop]).await;
+    let none = "providers: []";
+    check_explained(none, &["POST", movies], &["route: none\n  no route names the host"]).await;
 }
 
 #[tokio::test]

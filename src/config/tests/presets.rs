@@ -58,6 +58,8 @@ fn every_file_is_built_in_and_valid() {
 fn a_preset_is_whole_whatever_the_defaults_are() {
     for defaults in [
         "{retry: {backoff: {initial: 1h, max: 1d}, attempts: unlimited, deadline: 1s}}",
+        "{retry: {backoff: {initial: 9s}}}",
+        "{retry: {backoff: {max: 300ms}}}",
         "{retry: {backoff: {initial: 1ms, max: 1ms}}, idempotency: {ttl: 1s}}",
         "{idempotency: {adopt_orphans: 1d}, limits: {concurrency: 1, rate: 1/1s, max_queue: 3}}",
         "{kind: poll, mode: observe, idempotency: {header: {json: /x}, mismatch: forward}}",

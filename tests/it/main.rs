@@ -23,6 +23,7 @@ mod lasting;
 mod ledger;
 mod limits;
 mod poll;
+mod presets;
 mod retry;
 mod seen;
 mod streams;

@@ -5,7 +5,6 @@ mod kinds;
 mod listeners;
 mod loading;
 mod meaning;
-mod presets;
 mod routes;
 mod shipped;
 

@@ -3,17 +3,37 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Method;
+use samekey::config::{Config, Environment, Faults, parse};
+use samekey::idempotency::{Carrier, Format};
+use samekey::retry::Attempts;
+use samekey::route::Route;
 
-use super::{check, loaded, with_presets};
-use crate::config::Config;
-use crate::config::preset::all;
-use crate::idempotency::{Carrier, Format};
-use crate::retry::Attempts;
-use crate::route::Route;
+use crate::provider::{Options, Provider};
+use crate::support::{Client, Samekey};
+
+fn read(text: &str) -> Result<Config, Faults> {
+    parse(text, Path::new("a.yaml"), &Environment::default())
+}
+
+fn loaded(text: &str) -> Config {
+    read(text).unwrap_or_else(|faults| panic!("refused:\n{faults}\n{text}"))
+}
+
+/// A file has exactly these faults.
+fn check(text: &str, wanted: &[&str]) {
+    let faults = read(text).expect_err("faults");
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults, wanted, "in\n{text}");
+}
+
+/// The names of all presets.
+fn names() -> Vec<String> {
+    files().into_iter().map(|(name, _)| name).collect()
+}
 
 /// Every file of the folder, by its name.
 fn files() -> Vec<(String, String)> {
@@ -43,14 +63,14 @@ fn routed<'c>(config: &'c Config, method: &Method, host: &str, path: &str) -> &'
 
 #[test]
 fn every_file_is_built_in_and_valid() {
-    let built_in: Vec<&str> = all().iter().map(|preset| preset.name).collect();
-    let files = files();
-    assert_eq!(built_in, files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
-    let config = with_presets("");
+    let config = loaded("");
     let routes: BTreeSet<_> = config.routes.iter().map(|route| &route.name).collect();
     assert_eq!(routes.len(), config.routes.len(), "names are unique");
-    for name in built_in {
-        assert!(config.routes.iter().any(|route| route.name == name), "{name} covers its hosts");
+    let presets: BTreeSet<_> =
+        config.routes.iter().filter_map(|route| route.provenance.built_in()).collect();
+    assert_eq!(presets.into_iter().collect::<Vec<_>>(), names());
+    for name in names() {
+        assert!(routes.contains(&name), "{name} covers all else on its hosts");
     }
 }
 
@@ -64,8 +84,8 @@ fn a_preset_is_whole_whatever_the_defaults_are() {
         "{idempotency: {adopt_orphans: 1d}, limits: {concurrency: 1, rate: 1/1s, max_queue: 3}}",
         "{kind: poll, mode: observe, idempotency: {header: {json: /x}, mismatch: forward}}",
     ] {
-        let config = with_presets(&format!("defaults: {defaults}"));
-        assert!(config.routes.len() > all().len(), "{defaults}");
+        let config = loaded(&format!("defaults: {defaults}"));
+        assert!(config.routes.len() > names().len(), "{defaults}");
     }
 }
 
@@ -93,8 +113,8 @@ fn every_preset_is_explained_to_operators() {
         assert!(readme.contains(&format!("({name}.yaml)")), "README.md has no link to {name}.yaml");
         assert!(readme.contains(&format!("\n## {name}")), "README.md has no section {name}");
     }
-    for preset in all() {
-        let page = text_of(preset.name, "docs");
+    for name in names() {
+        let page = text_of(&name, "docs");
         assert!(readme.contains(&page), "README.md does not cite {page}");
     }
 }
@@ -103,8 +123,8 @@ fn every_preset_is_explained_to_operators() {
 fn what_the_page_says_to_write_can_be_written() {
     let readme = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers/README.md"));
     let blocks = readme.split("```yaml").skip(1).filter_map(|rest| rest.split("```").next());
-    let configs: Vec<Config> = blocks.map(with_presets).collect();
-    assert_eq!(configs.len(), all().len() + 1);
+    let configs: Vec<Config> = blocks.map(loaded).collect();
+    assert_eq!(configs.len(), names().len() + 1);
 }
 
 fn text_of(name: &str, key: &str) -> String {
@@ -116,7 +136,7 @@ fn text_of(name: &str, key: &str) -> String {
 
 #[test]
 fn the_four_documents_are_there_behaviour_by_behaviour() {
-    let config = with_presets("");
+    let config = loaded("");
     let create = route(&config, "removebgvideo-create");
     assert!(
         matches!(&create.rules.carrier, Carrier::Json(id) if id.to_string() == "/external_job_id")
@@ -146,7 +166,7 @@ fn the_four_documents_are_there_behaviour_by_behaviour() {
 
 #[test]
 fn requests_reach_the_route_that_is_meant() {
-    let config = with_presets("");
+    let config = loaded("");
     let (get, post) = (Method::GET, Method::POST);
     for (method, host, path, wanted) in [
         (&post, "api.clipia.ai", "/v1/models/x", "clipia-generate"),
@@ -174,36 +194,34 @@ fn requests_reach_the_route_that_is_meant() {
 #[test]
 fn own_routes_come_first_and_the_list_chooses_the_presets() {
     let of = |text: &str| -> Vec<String> {
-        let named = with_presets(text).routes.into_iter().map(|route| route.name);
+        let named = loaded(text).routes.into_iter().map(|route| route.name);
         named.filter(|name| !name.contains('-')).collect()
     };
     let own = "routes: [{name: a, match: {hosts: [a]}}]\n";
     assert_eq!(of(&format!("{own}providers: []")), ["a"]);
     assert_eq!(of(&format!("{own}providers: [json2video, clipia]")), ["a", "clipia", "json2video"]);
-    assert_eq!(of(own).len(), 1 + all().len());
-    check(&[
-        (
-            "providers: [clipa, nothing-like-it]",
-            &[
-                "1: providers[0]: no such preset is built in, did you mean `clipia`? (got `clipa`)",
-                &format!(
-                    "1: providers[1]: no such preset is built in, must be one of {} (got `nothing-like-it`)",
-                    all().iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ")
-                ),
-            ],
-        ),
-        (
-            "routes: [{preset: clipia-genrate}]",
-            &[
-                "1: routes[0].preset: no such route of a preset is built in, did you mean `clipia-generate`? (got `clipia-genrate`)",
-            ],
-        ),
-    ]);
+    assert_eq!(of(own).len(), 1 + names().len());
+    check(
+        "providers: [clipa, nothing-like-it]",
+        &[
+            "a.yaml:1: providers[0]: no such preset is built in, did you mean `clipia`? (got `clipa`)",
+            &format!(
+                "a.yaml:1: providers[1]: no such preset is built in, must be one of {} (got `nothing-like-it`)",
+                names().join(", ")
+            ),
+        ],
+    );
+    check(
+        "routes: [{preset: clipia-genrate}]",
+        &[
+            "a.yaml:1: routes[0].preset: no such route of a preset is built in, did you mean `clipia-generate`? (got `clipia-genrate`)",
+        ],
+    );
 }
 
 #[test]
 fn a_preset_wins_over_the_defaults_field_by_field() {
-    let config = with_presets(
+    let config = loaded(
         "defaults: {retry: {attempts: 7, backoff: {initial: 9s, jitter: none}}, idempotency: {upstream_dedupes: true}}",
     );
     let create = route(&config, "json2video-create");
@@ -224,7 +242,7 @@ fn a_preset_wins_over_the_defaults_field_by_field() {
 
 #[test]
 fn an_own_route_starts_from_a_presets_route() {
-    let config = with_presets(
+    let config = loaded(
         "\
 routes:
   - preset: clipia-generate
@@ -252,29 +270,49 @@ routes:
 #[test]
 fn a_group_of_a_preset_has_the_limits_that_the_operator_gives_it() {
     let config =
-        with_presets("routes: [{preset: clipia-generate, limits: {rate: 240/1m, max_wait: 1s}}]");
+        loaded("routes: [{preset: clipia-generate, limits: {rate: 240/1m, max_wait: 1s}}]");
     let rate = |name| route(&config, name).limits.rate.map(|rate| rate.count.get());
     assert_eq!((rate("clipia-generate"), rate("clipia-status")), (Some(240), Some(240)));
     let status = &route(&config, "clipia-status").provenance;
     assert_eq!(status.place("limits.rate").map(|it| it.to_string()).as_deref(), Some("a.yaml:1"));
-    check(&[(
+    check(
         "routes: [{name: a, match: {hosts: [a]}, limits: {group: g, concurrency: 1}}, \
          {preset: clipia-generate, limits: {group: g}}]",
         &[
-            "1: routes[1].limits.group: must have the concurrency, rate, max_queue and shared of the group's first route, routes[0]",
+            "a.yaml:1: routes[1].limits.group: must have the concurrency, rate, max_queue and shared of the group's first route, routes[0]",
         ],
-    )]);
+    );
 }
 
 #[test]
 fn what_does_not_go_with_a_preset_is_the_operators_fault() {
     let (_, text) = files().into_iter().find(|(name, _)| name == "clipia").expect("a file");
     let adopts = text.lines().position(|line| line.contains("adopt_orphans:")).expect("a line") + 1;
-    check(&[(
-        "routes:\n- preset: clipia-generate\n  idempotency: {ttl: 1m}\n",
-        &[&format!(
-            "3: routes[0].idempotency.ttl: goes against config/providers/clipia.yaml:{adopts}: \
-             `adopt_orphans` must not be longer than `ttl`: the answer would be gone"
-        )],
-    )]);
+    let against = format!(
+        "a.yaml:3: routes[0].idempotency.ttl: goes against config/providers/clipia.yaml:{adopts}: \
+         `adopt_orphans` must not be longer than `ttl`: the answer would be gone"
+    );
+    check("routes:\n- preset: clipia-generate\n  idempotency: {ttl: 1m}\n", &[&against]);
+}
+
+#[tokio::test]
+async fn a_route_that_starts_from_a_preset_makes_a_simulated_provider_safe() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    let starts = |preset: &str| {
+        format!(
+            "providers: []\nroutes:\n  - {{preset: {preset}, match: {{hosts: [localhost, 127.0.0.1], paths: [/**]}}, \
+             retry: {{backoff: {{initial: 1ms, max: 2ms}}}}}}\n"
+        )
+    };
+    // The one promises that a repeated key has one effect, the other that it has not.
+    for (preset, status, attempts) in
+        [("clipia-generate", 201, "2"), ("json2video-create", 503, "1")]
+    {
+        let samekey = Samekey::start(&starts(preset)).await;
+        let client = Client::trusting(&samekey, "");
+        provider.script("s", "503");
+        let answer = client.post(&provider.ports.http_url("/s/s/v1/jobs"), "{}").await;
+        let told = (answer.status.as_u16(), answer.header("samekey-attempts"));
+        assert_eq!(told, (status, attempts), "{preset}");
+    }
 }

@@ -26,7 +26,7 @@ use crate::config::{Config, Faults};
 use crate::idempotency::Commons;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
 use crate::limit::Gates;
-use crate::listen::{House, Listener};
+use crate::listen::{House, Listener, Target};
 use crate::metrics::Metrics;
 use crate::pipeline::Lasting;
 use crate::proxy::{Proxy, Router};
@@ -313,8 +313,11 @@ impl App {
             .iter()
             .map(|listener| match &listener.spec().mode {
                 crate::listen::Mode::Forward => format!("forward proxy on {}", listener.address()),
-                crate::listen::Mode::Reverse(origin) => {
+                crate::listen::Mode::Reverse(Target::One(origin)) => {
                     format!("reverse proxy on {} to {origin}", listener.address())
+                }
+                crate::listen::Mode::Reverse(Target::ByPath) => {
+                    format!("reverse proxy on {} to /HOST", listener.address())
                 }
             })
             .collect();

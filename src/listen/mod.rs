@@ -12,6 +12,8 @@ pub mod sniff;
 mod tunnel;
 pub mod wire;
 
+pub use reverse::Target;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +25,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::exchange::Origin;
 use crate::intercept::{self, Authority, Distrust};
 use crate::listen::seat::Seated;
 use crate::metrics::Metrics;
@@ -48,8 +49,8 @@ pub struct Spec {
 pub enum Mode {
     /// An explicit proxy: absolute-form and CONNECT.
     Forward,
-    /// A base URL in front of one upstream.
-    Reverse(Origin),
+    /// A base URL.
+    Reverse(Target),
 }
 
 /// Who may use a listener.
@@ -166,7 +167,7 @@ async fn connection(spec: Arc<Spec>, stream: Seated, house: House) {
     }
     match &spec.mode {
         Mode::Forward => explicit::serve(stream, spec, house).await,
-        Mode::Reverse(origin) => reverse::serve(stream, origin.clone(), spec, house).await,
+        Mode::Reverse(target) => reverse::serve(stream, target.clone(), spec, house).await,
     }
 }
 

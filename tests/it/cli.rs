@@ -167,6 +167,31 @@ async fn the_ca_is_printed_as_it_is_served() {
     let read = |name: &str| std::fs::read_to_string(running.path().join(name)).expect("written");
     assert_eq!(read("bundle.pem"), read("state/public/bundle.pem"));
     assert!(read("bundle.pem").ends_with(&cert.out));
+    let store = samekey(running.path(), &["ca", "truststore", "-o", "t.p12"]).await;
+    assert_eq!((store.out.as_str(), store.code), ("", Some(0)), "{}", store.err);
+    let read = |name: &str| std::fs::read(running.path().join(name)).expect("written");
+    assert_eq!(read("t.p12"), read("state/public/truststore.p12"));
+}
+
+#[tokio::test]
+async fn a_truststore_opens_with_its_password_and_holds_the_ca_and_the_roots() {
+    let running = Samekey::start("").await;
+    let opened = |password: &str| {
+        let file = running.path().join("state/public/truststore.p12");
+        std::process::Command::new("openssl")
+            .args(["pkcs12", "-nokeys", "-passin", &format!("pass:{password}"), "-in"])
+            .arg(file)
+            .output()
+            .expect("openssl is installed")
+    };
+    let text = String::from_utf8(opened("changeit").stdout).expect("it is PEM");
+    let bundle = std::fs::read_to_string(running.path().join("state/public/bundle.pem"));
+    let count = |text: &str| text.matches("-----BEGIN CERTIFICATE-----").count();
+    assert_eq!(count(&text), count(&bundle.expect("written")));
+    assert!(text.contains("friendlyName: samekey\n"), "{text}");
+    // What Java asks of a certificate before it trusts it.
+    assert_eq!(text.matches("2.16.840.1.113894.746875.1.1").count(), count(&text));
+    assert!(!opened("another").status.success());
 }
 
 #[tokio::test]
@@ -332,7 +357,7 @@ async fn exec_passes_signals_on() {
 async fn exec_sets_what_programs_of_any_language_read() {
     let folder = folder_with("");
     let mut run = command(folder.path(), &["exec", "--", "env"]);
-    let ran = ran(run.env("NO_PROXY", "intra.test")).await;
+    let ran = ran(run.env("NO_PROXY", "intra.test").env("JAVA_TOOL_OPTIONS", "-Down=1")).await;
     let value = |name: &str| {
         let start = format!("{name}=");
         ran.out.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
@@ -364,6 +389,9 @@ async fn exec_sets_what_programs_of_any_language_read() {
         assert!(value(name).ends_with("/public/bundle.pem"), "{name}: {}", value(name));
     }
     assert!(value("NODE_EXTRA_CA_CERTS").ends_with("/public/ca.pem"));
+    let java = value("JAVA_TOOL_OPTIONS");
+    assert!(java.starts_with("-Down=1 -Dhttp.proxyHost=127.0.0.1 "), "{java}");
+    assert!(java.contains("/public/truststore.p12\" "), "{java}");
 }
 
 #[tokio::test]

@@ -230,6 +230,7 @@ async fn claimed(store: &Store, keys: u64) -> Result<f64, Fault> {
 fn asked(names: &Names, nth: u64) -> Asked {
     let digest = blake3::hash(&nth.to_be_bytes());
     Asked {
+        tag: None,
         id: RecordId(*digest.as_bytes()),
         key: RequestKey::parse(digest.to_hex().as_bytes()).expect("hexadecimal digits are a key"),
         fingerprint: Some(Fingerprint(*digest.as_bytes())),
@@ -238,6 +239,7 @@ fn asked(names: &Names, nth: u64) -> Asked {
         about: About {
             route: "example-create".to_owned(),
             method: Method::POST,
+            captured: Vec::new(),
             url: "https://api.example.com/v1/workspaces/w-123/jobs".to_owned(),
         },
     }

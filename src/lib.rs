@@ -8,8 +8,11 @@
 //! | [`intercept`] | opens its TLS, with a leaf that our own authority signs |
 //! | [`proxy`] | cleans its headers, finds its [`route`], always answers |
 //! | [`pipeline`] | the page to read: the stages in order |
+//! | [`inbox`] | takes it in, where it is a delivery for the application |
 //! | [`poll`] | asks once for all who ask how one job goes; a recent answer ends here |
+//! | [`schema`] | refuses a body that does not fit, before it costs anything |
 //! | [`idempotency`] | claims its key; a stored answer ends here |
+//! | [`credit`] | refuses what there is no credit for, or costs too much |
 //! | [`retry`] | sends it again while that is safe and paid for |
 //! | [`limit`] | holds it back while the upstream wants that |
 //! | [`upstream`] | sends it, once, and proves what was sent |
@@ -30,9 +33,11 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod credit;
 pub mod exchange;
 pub mod failpoint;
 pub mod idempotency;
+pub mod inbox;
 pub mod intercept;
 pub mod journal;
 pub mod limit;
@@ -43,4 +48,5 @@ pub mod poll;
 pub mod proxy;
 pub mod retry;
 pub mod route;
+pub mod schema;
 pub mod upstream;

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::admin::{Desk, events, exchanges, keys};
+use crate::admin::{Desk, breakers, events, exchanges, keys};
 
 pub(super) fn router() -> Router<Desk> {
     Router::new()
@@ -21,6 +21,8 @@ pub(super) fn router() -> Router<Desk> {
         .route("/exchanges/{id}/resolve", post(exchanges::resolve))
         // A key may hold a slash, written as one or as %2F.
         .route("/keys/{*key}", get(keys::show).delete(keys::free))
+        .route("/breakers", get(breakers::list))
+        .route("/breakers/reset", post(breakers::reset))
         .route("/events", events::route())
         .method_not_allowed_fallback(|| async {
             let detail = "this is asked with another method";

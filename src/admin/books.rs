@@ -45,6 +45,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::admin::{Desk, Expose};
+    use crate::credit::Breakers;
     use crate::metrics::Metrics;
 
     /// A desk whose ledger cannot be read.
@@ -63,6 +64,7 @@ pub(super) mod tests {
             status: Arc::new(|| json!({})),
             routes: Arc::new(|| json!({})),
             reload: Arc::new(|| Ok(())),
+            breakers: Breakers::default(),
             books,
             expose: Expose::Metrics,
         }

@@ -2,9 +2,9 @@
 
 mod api;
 mod books;
+mod breakers;
 mod events;
 mod exchanges;
-mod instant;
 mod keys;
 mod shown;
 pub mod wanted;
@@ -22,6 +22,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::credit::Breakers;
 use crate::metrics::Metrics;
 
 pub use books::{Asked, Books, Ended};
@@ -60,6 +61,8 @@ pub struct Desk {
     pub routes: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Loads the config anew; the error says what is wrong with it.
     pub reload: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Who is held back for want of credit.
+    pub breakers: Breakers,
     /// What was tried, and who settles it.
     pub books: Books,
     /// What a caller that is not on loopback may reach.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admin::instant::rfc3339;
 use crate::exchange::id::ExchangeId;
+use crate::exchange::instant::rfc3339;
 use crate::journal::State;
 use crate::journal::ledger::{self, Entry};
 

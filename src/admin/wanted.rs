@@ -34,10 +34,11 @@ pub(super) fn filter(query: Option<&str>) -> Result<Filter, String> {
 
 fn take(filter: &mut Filter, name: &str, value: &str) -> Result<(), String> {
     match name {
-        "route" | "key" | "state" | "limit" | "cursor" if value.is_empty() => {}
+        "route" | "key" | "state" | "captured" | "limit" | "cursor" if value.is_empty() => {}
         "route" => filter.route = Some(value.to_owned()),
         "key" => filter.key = Some(value.to_owned()),
         "state" => filter.state = Some(state(value)?),
+        "captured" => filter.captured = Some(captured(value)?),
         "limit" => filter.limit = limit(value)?,
         "cursor" => filter.before = Some(cursor(value)?),
         _ => return Err(unknown(name)),
@@ -47,6 +48,13 @@ fn take(filter: &mut Filter, name: &str, value: &str) -> Result<(), String> {
 
 fn state(value: &str) -> Result<State, String> {
     State::parse(value).ok_or_else(|| format!("state: has to be {}", state_words()))
+}
+
+/// A name has no colon; a value may.
+fn captured(value: &str) -> Result<(String, String), String> {
+    let pair = value.split_once(':').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "captured: has to be NAME:VALUE".to_owned())
 }
 
 fn limit(value: &str) -> Result<u32, String> {
@@ -68,7 +76,7 @@ pub fn state_words() -> String {
 
 fn unknown(name: &str) -> String {
     let name: String = name.chars().take(NAME_SHOWN).collect();
-    format!("`{name}` is no parameter: there are route, key, state, limit and cursor")
+    format!("`{name}` is no parameter: there are route, key, state, captured, limit and cursor")
 }
 
 fn decoded(text: &str) -> Option<Cow<'_, str>> {
@@ -85,7 +93,10 @@ mod tests {
     /// What a query wants, as `route|key|state|before|limit`, or what is wrong with it.
     fn check(query: &str, wanted: &str) {
         let told = filter(Some(query)).map(|filter| {
-            let Filter { route, key, state, before, limit } = filter;
+            let Filter { route, key, state, captured, before, limit } = filter;
+            if let Some((name, value)) = captured {
+                return format!("|||||{name}={value}");
+            }
             let [route, key] = [route, key].map(Option::unwrap_or_default);
             let state = state.map(State::as_str).unwrap_or_default();
             let before = before.map(|before| before.to_string()).unwrap_or_default();
@@ -120,7 +131,14 @@ mod tests {
             ("cursor=00000000003e8000000070", "cursor: "),
             ("key=%ff", "key: has to be UTF-8"),
             ("key=a&k%65y=b", "key: is given twice"),
-            ("method=POST", "`method` is no parameter: there are route, key, state, limit and "),
+            (
+                "method=POST",
+                "`method` is no parameter: there are route, key, state, captured, limit ",
+            ),
+            ("captured=job:j:1", "|||||job=j:1"),
+            ("captured=", "||||50"),
+            ("captured=job", "captured: has to be NAME:VALUE"),
+            ("captured=:j", "captured: "),
             ("=x", "`` is no parameter"),
         ] {
             check(query, wanted);

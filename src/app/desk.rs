@@ -18,6 +18,7 @@ pub(super) fn of(core: &Arc<Core>) -> Desk {
         status: Arc::new(move || status.status()),
         routes: Arc::new(move || routes.routes()),
         reload: Arc::new(move || reload::now(&reload)),
+        breakers: core.kept.accounts.breakers.clone(),
         books: ledger::books(&core.commons),
         expose: core.config.load().admin.expose,
     }
@@ -27,8 +28,8 @@ impl Core {
     /// Brings the gauges up to date that nobody touches as they change.
     fn refresh(&self) {
         let now = Instant::now();
-        for budget in &self.budgets {
-            self.metrics.route(budget.key()).budget(budget.value().whole_tokens(now));
+        for budget in &self.kept.budgets {
+            self.metrics.route_once_used(budget.key()).budget(budget.value().whole_tokens(now));
         }
         let (entries, bytes) = self.commons.store.size();
         self.metrics.store_size(entries, bytes);
@@ -48,6 +49,7 @@ impl Core {
             "admin": admin.to_string(),
             "config": config.source.to_string(),
             "routes": config.routes.len(),
+            "inbox_waiting": self.kept.trays.waiting(),
             "draining": self.house.draining.is_cancelled(),
             "store": {
                 "kind": self.commons.store.kind(),
@@ -65,9 +67,11 @@ impl Core {
             .routes
             .iter()
             .map(|route| {
-                let tokens = self.budgets.get(&route.name).map(|own| own.whole_tokens(now));
+                let tokens = self.kept.budgets.get(&route.name).map(|own| own.whole_tokens(now));
                 json!({
                     "name": route.name,
+                    "preset": route.provenance.preset(),
+                    "written": route.provenance.begins().map(|place| place.to_string()),
                     "kind": route.kind.map(|kind| format!("{kind:?}").to_lowercase()),
                     "mode": format!("{:?}", route.mode).to_lowercase(),
                     "upstream_dedupes": route.rules.upstream_dedupes,

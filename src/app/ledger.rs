@@ -77,7 +77,9 @@ pub(super) fn adoption_window(config: &Config) -> Duration {
 pub(super) fn warn_of_loss(config: &Config) {
     let relies = |route: &Route| {
         let rules = &route.rules;
-        rules.identity.is_some() || rules.require || !rules.adopt_orphans.is_zero()
+        // What a preset adopts is more than was asked for.
+        let asked = route.provenance.built_in().is_none();
+        asked && (rules.identity.is_some() || rules.require || !rules.adopt_orphans.is_zero())
     };
     let state = &config.state;
     if state.shared.is_some() || !config.routes.iter().any(relies) {

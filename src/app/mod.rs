@@ -2,6 +2,8 @@
 
 mod commons;
 mod desk;
+mod inbox;
+mod kept;
 pub mod ledger;
 mod reload;
 mod shared;
@@ -15,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,16 +26,13 @@ use crate::admin;
 use crate::config::{Config, Faults};
 use crate::idempotency::Commons;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
-use crate::limit::Gates;
-use crate::listen::{House, Listener};
+use crate::listen::{House, Listener, Target};
 use crate::metrics::Metrics;
-use crate::pipeline::Lasting;
-use crate::poll::Desk;
 use crate::proxy::{Proxy, Router};
-use crate::retry::Budget;
 use crate::route::Route;
 use crate::upstream::{Dialer, Ourselves, Pool};
 
+use kept::Kept;
 pub use shared::ShareFault;
 pub use state::{Home, StateFault};
 
@@ -104,9 +102,7 @@ struct Core {
     commons: Commons,
     pool: Pool,
     house: House,
-    gates: Gates,
-    budgets: DashMap<String, Budget>,
-    polls: Desk,
+    kept: Kept,
     metrics: Metrics,
     set_level: SetLevel,
     /// Upstream connections and housekeeping: nobody waits for them when draining.
@@ -147,8 +143,9 @@ impl App {
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
         let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
         let (commons, gates) = commons::build(&config, &home, &roots, means).await?;
-        let (budgets, polls) = (DashMap::new(), Desk::default());
-        let lasting = |route: &Route| lasting(route, &gates, &budgets, &polls, &metrics);
+        let draining = CancellationToken::new();
+        let kept = Kept::new(gates, inbox::trays(&config, &commons, &draining));
+        let lasting = |route: &Route| kept.of(route, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
         let proxy = Proxy::new(router, commons.clone());
         let house = House {
@@ -158,7 +155,7 @@ impl App {
             distrust: Arc::new(Distrust::default()),
             dialer,
             tasks,
-            draining: CancellationToken::new(),
+            draining,
             metrics: metrics.clone(),
         };
         let listeners = bind(&config).await?;
@@ -173,6 +170,7 @@ impl App {
         intercept::publish(&public, &authority, &roots, &url)
             .map_err(|error| StartFault::Public { dir: public, error })?;
         ledger::warn_of_loss(&config);
+        inbox::warn_of_loss(&config, &kept.trays).await?;
         metrics.config_loaded(SystemTime::now());
         let core = Core {
             tried: ArcSwap::from_pointee(config.digest),
@@ -182,9 +180,7 @@ impl App {
             commons,
             pool,
             house,
-            gates,
-            budgets,
-            polls,
+            kept,
             metrics,
             set_level,
             background,
@@ -220,6 +216,7 @@ impl App {
             }
         });
         core.background.spawn(sweep(core.clone()));
+        core.proxy.follow_left();
         reload::watch(&core);
         for listener in self.listeners {
             core.background.spawn(listener.run(core.house.clone()));
@@ -258,24 +255,6 @@ fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
         Some(files) => Authority::load(&files.cert, &files.key, leaf_cache),
         None => Authority::load_or_make(&home.ca_dir(), leaf_cache),
     }
-}
-
-fn lasting(
-    route: &Route,
-    gates: &Gates,
-    budgets: &DashMap<String, Budget>,
-    polls: &Desk,
-    metrics: &Metrics,
-) -> Lasting {
-    let now = Instant::now();
-    let terms = route.retry.budget;
-    let budget = budgets.entry(route.name.clone()).or_insert_with(|| Budget::new(terms, now));
-    let budget = budget.clone();
-    budget.retune(terms, now); // what was saved and spent stays so
-    let metrics = metrics.route(&route.name);
-    metrics.budget(budget.whole_tokens(now));
-    let gate = gates.of(&route.name, &route.limits);
-    Lasting { budget, gate, polls: polls.clone(), metrics }
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {
@@ -318,8 +297,11 @@ impl App {
             .iter()
             .map(|listener| match &listener.spec().mode {
                 crate::listen::Mode::Forward => format!("forward proxy on {}", listener.address()),
-                crate::listen::Mode::Reverse(origin) => {
+                crate::listen::Mode::Reverse(Target::One(origin)) => {
                     format!("reverse proxy on {} to {origin}", listener.address())
+                }
+                crate::listen::Mode::Reverse(Target::ByPath) => {
+                    format!("reverse proxy on {} to /HOST", listener.address())
                 }
             })
             .collect();
@@ -342,8 +324,7 @@ async fn sweep(core: Arc<Core>) {
         let now = Instant::now();
         core.pool.sweep();
         core.commons.suspensions.sweep(now);
-        core.gates.sweep(now);
-        core.polls.sweep(now);
+        core.kept.sweep(now);
         for (id, key) in core.commons.orphans.sweep(ledger::adoption_window(&core.config.load())) {
             core.commons.store.forget(&id, &key).await;
         }

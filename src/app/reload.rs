@@ -9,7 +9,7 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::app::{Core, lasting};
+use crate::app::{Core, inbox};
 use crate::config::{Config, Source};
 use crate::proxy::Router;
 
@@ -44,11 +44,12 @@ pub(super) fn now(core: &Core) -> Result<(), String> {
 fn apply(core: &Core, config: Config) {
     let before = core.config.load_full();
     warn_of_restart(&before, &config);
-    let lasting =
-        |route: &_| lasting(route, &core.gates, &core.budgets, &core.polls, &core.metrics);
+    let lasting = |route: &_| core.kept.of(route, &core.metrics);
     let router =
         Router::new(config.routes.clone(), lasting, &core.commons, &core.pool, &core.metrics);
     core.proxy.reroute(router);
+    inbox::retire(&core.kept.trays, &config);
+    core.proxy.follow_left();
     core.house.rules.store(Arc::new(config.intercept.clone()));
     core.house.dialer.reconfigure(config.egress.clone(), config.upstream.connect_timeout);
     core.pool.reconfigure(config.upstream.idle_timeout, config.upstream.idle_per_host);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use samekey::intercept::{Authority, Roots, publish};
 
-use crate::cli::{Stop, failed, load, print};
+use crate::cli::{Stop, failed, load, print_bytes};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -24,7 +24,7 @@ enum What {
     Cert,
     /// The system's roots and the CA certificate, one PEM
     Bundle,
-    /// A Java PKCS12 truststore
+    /// The same as a Java PKCS12 truststore; its password is `changeit`
     Truststore,
 }
 
@@ -35,29 +35,22 @@ pub(super) fn ca(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode,
         None => Authority::load_or_make(&config.state.dir.join("ca"), 1),
     };
     let authority = authority.map_err(failed)?;
-    let text = match arguments.what {
-        What::Cert => authority.cert_pem().to_owned(),
-        What::Bundle => bundle(&authority)?,
-        What::Truststore => {
-            return Err(Stop::Failed(
-                "samekey: the PKCS12 truststore comes with a later version; until then: samekey \
-                 ca cert -o ca.pem && keytool -importcert -noprompt -alias samekey -file ca.pem \
-                 -keystore truststore.p12 -storetype PKCS12 -storepass changeit"
-                    .to_owned(),
-            ));
-        }
+    let written = match arguments.what {
+        What::Cert => authority.cert_pem().as_bytes().to_vec(),
+        What::Bundle => published(&authority, "bundle.pem")?,
+        What::Truststore => published(&authority, "truststore.p12")?,
     };
     match &arguments.output {
-        Some(file) => std::fs::write(file, text)
+        Some(file) => std::fs::write(file, written)
             .map_err(|error| Stop::Failed(format!("samekey: {}: {error}", file.display())))?,
-        None => print(&text)?,
+        None => print_bytes(&written)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What the sidecar itself publishes, made in a folder that goes again.
-fn bundle(authority: &Authority) -> Result<String, Stop> {
+fn published(authority: &Authority, name: &str) -> Result<Vec<u8>, Stop> {
     let folder = tempfile::tempdir().map_err(failed)?;
     publish(folder.path(), authority, &Roots::system(), "http://127.0.0.1:8080").map_err(failed)?;
-    std::fs::read_to_string(folder.path().join("bundle.pem")).map_err(failed)
+    std::fs::read(folder.path().join(name)).map_err(failed)
 }

@@ -1,5 +1,7 @@
 //! `samekey check`.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -7,11 +9,18 @@ use crate::cli::{Stop, load, print};
 
 pub(super) fn check(path: Option<&Path>) -> Result<ExitCode, Stop> {
     let config = load(path)?;
-    let routes = config.routes.len();
-    print(&format!(
-        "{}: no faults, {routes} route{}\n",
-        config.source,
-        if routes == 1 { "" } else { "s" }
-    ))?;
+    let (own, built_in): (Vec<_>, Vec<_>) =
+        config.routes.iter().partition(|route| route.provenance.built_in().is_none());
+    let presets: BTreeSet<_> = built_in.iter().map(|route| route.provenance.built_in()).collect();
+    let mut text = format!("{}: no faults, {}", config.source, counted(own.len(), "route"));
+    if !built_in.is_empty() {
+        let (routes, presets) = (built_in.len(), counted(presets.len(), "preset"));
+        write!(text, ", and {routes} of {presets}").expect("writing into a string never fails");
+    }
+    print(&format!("{text}\n"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

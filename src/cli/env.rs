@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use samekey::config::Config;
-use samekey::intercept::{Environment as Variables, Format};
+use samekey::intercept::{Environment as Variables, Format, Own};
 use samekey::listen;
 
 use crate::cli::{Stop, load, print};
@@ -30,7 +30,9 @@ pub(super) fn env(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode
     let config = load(path)?;
     let url = proxy_url(&config)?;
     let public = std::path::absolute(&config.state.public).unwrap_or(config.state.public);
-    let variables = Variables::new(&url, &public, no_proxy().as_deref());
+    let [no_proxy, java] = own();
+    let own = Own { no_proxy: no_proxy.as_deref(), java: java.as_deref() };
+    let variables = Variables::new(&url, &public, own);
     let format = match arguments.format {
         Written::Shell => Format::Shell,
         Written::Dotenv => Format::Dotenv,
@@ -41,10 +43,11 @@ pub(super) fn env(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the reader's own programs must not send through a proxy.
+/// What the reader's own programs must not send through a proxy, and Java's options.
 #[expect(clippy::disallowed_methods, reason = "the reader's own setting, not samekey's config")]
-pub(super) fn no_proxy() -> Option<String> {
-    std::env::var("NO_PROXY").or_else(|_unset| std::env::var("no_proxy")).ok()
+pub(super) fn own() -> [Option<String>; 2] {
+    let no_proxy = std::env::var("NO_PROXY").or_else(|_unset| std::env::var("no_proxy"));
+    [no_proxy.ok(), std::env::var("JAVA_TOOL_OPTIONS").ok()]
 }
 
 /// Where the running sidecar's first proxy listens, by the config.

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use samekey::app::{App, Home, StateFault};
 use samekey::config::{self, Config, Environment, Faults, Journal};
-use samekey::intercept::Environment as Variables;
+use samekey::intercept::{Environment as Variables, Own};
 use samekey::listen;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::env::no_proxy;
+use crate::cli::env::own;
 use crate::cli::run::raise_file_limit;
 use crate::cli::{Stop, failed, log, runtime};
 
@@ -32,10 +32,10 @@ pub(super) struct Arguments {
 pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitCode, Stop> {
     let folder = tempfile::tempdir().map_err(failed)?;
     let public = folder.path().join("public");
-    let (environment, own) = (Environment::read(), public.clone());
+    let (environment, for_programs) = (Environment::read(), public.clone());
     let read = move || {
         let mut config = config::load(path.as_deref(), &environment)?;
-        for_one_program(&mut config, &environment, own.clone());
+        for_one_program(&mut config, &environment, for_programs.clone());
         Ok::<_, Faults>(config)
     };
     let mut config = read()?;
@@ -52,7 +52,9 @@ pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitC
     let status = runtime.block_on(async {
         let app = App::build(config, Arc::new(load), home, set_level).await.map_err(failed)?;
         let url = app.proxy_url();
-        let variables = Variables::new(&url, &public, no_proxy().as_deref());
+        let [no_proxy, java] = own();
+        let own = Own { no_proxy: no_proxy.as_deref(), java: java.as_deref() };
+        let variables = Variables::new(&url, &public, own);
         let (ended, done) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::runtime::Handle::current().spawn(app.run(async { drop(done.await) }));
         let status = supervise(&arguments.command, &variables).await;

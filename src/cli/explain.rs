@@ -10,12 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use samekey::config::Config;
 use samekey::exchange::hint::{self, Hint};
 use samekey::exchange::{
-    Body, Failure, Origin, Outcome, Response, Scalar, Scheme, Standing, Stop as StopWord, signature,
+    Body, Failure, Origin, Outcome, Response, Scheme, Shape, Standing, Stop as StopWord, signature,
 };
 use samekey::idempotency::splice::client_key;
 use samekey::idempotency::{Carrier, Rules};
 use samekey::intercept::{self, Distrust, Why};
-use samekey::poll::Terminal;
 use samekey::retry::budget::{Cost, Terms};
 use samekey::retry::decision::{Decision, Facts, decide, repeatable};
 use samekey::retry::outcome::{Classified, classify};
@@ -23,7 +22,7 @@ use samekey::retry::{Attempts, Backoff, Budget};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
-use crate::cli::{Stop, load, print};
+use crate::cli::{Stop, credit, inbox, load, outlook, polls, print, written};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -70,6 +69,16 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     };
     let mut text = String::new();
+    if let Some(rules) = inbox::of(&config, route, (&request.method, &request.origin)) {
+        writeln!(text, "route: {} ({})", route.name, config.source).expect("into a string");
+        inbox::describe(&mut text, rules);
+        for (word, end) in words.into_iter().zip(ends) {
+            let line = inbox::after(rules, &route.retry.backoff, &end);
+            writeln!(text, "after {word:<8} {line}").expect("writing into a string never fails");
+        }
+        print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let key = describe(&mut text, &config.source.to_string(), route, &request);
     for (word, end) in words.into_iter().zip(ends) {
         let attempt = classify(&end, &route.retry).ok_or_else(unasked)?;
@@ -120,6 +129,9 @@ fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str> {
     }
 }
 
+/// What a line is about, what it says, and the keys that decide it.
+pub(super) type Line = (&'static str, String, &'static [&'static str]);
+
 /// What is known of the key that a request would have.
 struct Key {
     sent: bool,
@@ -135,6 +147,12 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         Attempts::AtMost(most) => most.to_string(),
         Attempts::Unlimited => "unlimited".to_owned(),
     };
+    let resumes = kind == Kind::Fetch
+        && request.method == Method::GET
+        && route.mode == Mode::Enforce
+        && !policy.attempts.is_single();
+    let anew =
+        if resumes { "; a download that broke off is resumed, under a strong ETag" } else { "" };
     let observed =
         if route.mode == Mode::Observe { " (observe: counted, not carried out)" } else { "" };
     let dedupes = match rules.upstream_dedupes {
@@ -142,47 +160,37 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         Some(false) => "no",
         None => "not known; say upstream_dedupes: true if its documentation promises it",
     };
-    let lines = [
-        format!("route: {} ({source}){observed}", route.name),
-        format!("  kind: {kind:?}").to_lowercase(),
-        format!("  key: {words}"),
-        format!("  upstream de-duplicates: {dedupes}"),
-        format!("  attempts: {attempts}, within {:?}", policy.deadline.after),
-        format!("  retry-after obeyed up to: {:?}", policy.retry_after_max),
-        format!("  backoff: {}", backoff(&policy.backoff)),
-        format!("  budget: {}", budget(policy.budget)),
+    let origin = written::origin(route, source);
+    writeln!(text, "route: {} ({origin}){observed}", route.name)
+        .expect("writing into a string never fails");
+    let within = format!("{attempts}, within {:?}{anew}", policy.deadline.after);
+    let lines: [Line; 8] = [
+        ("kind", format!("{kind:?}").to_lowercase(), &["kind"]),
+        ("key", words, &["idempotency.header", "idempotency.inject", "idempotency.identity"]),
+        ("upstream de-duplicates", dedupes.to_owned(), &["idempotency.upstream_dedupes"]),
+        ("attempts", within, &["retry.attempts", "retry.deadline"]),
+        (
+            "retry-after obeyed up to",
+            format!("{:?}", policy.retry_after_max),
+            &["retry.retry_after_max"],
+        ),
+        ("backoff", backoff(&policy.backoff), written::BACKOFF),
+        ("budget", budget(policy.budget), written::BUDGET),
+        ("answers made here", errors(&route.errors).to_owned(), &["errors"]),
     ];
-    for line in lines.into_iter().chain(polls(route)) {
-        writeln!(text, "{line}").expect("writing into a string never fails");
+    let checked = route.schema.as_ref().map(|_schema| {
+        let words = "a JSON body that does not fit is answered 400 here, and nothing is sent";
+        ("schema", words.to_owned(), &["schema"][..])
+    });
+    let unknown = effect.then(|| ("an unknown outcome", outlook::of(route), outlook::KEYS));
+    // Reads are neither held back nor asked about.
+    let credit = if effect { credit::lines(route) } else { Vec::new() };
+    let more = checked.into_iter().chain(unknown).chain(polls::lines(route)).chain(credit);
+    for (name, words, keys) in lines.into_iter().chain(more) {
+        let by = written::by(route, keys);
+        writeln!(text, "  {name}: {words}{by}").expect("writing into a string never fails");
     }
     Key { sent }
-}
-
-/// How polls are spaced, and when their job is over.
-fn polls(route: &Route) -> Vec<String> {
-    let spaced = route.polls.interval.map(|interval| {
-        let most = interval * 2;
-        format!("  interval: {interval:?} between polls of one job, {most:?} while nothing changes")
-    });
-    let terminal = route.polls.terminal.as_ref().map(|terminal| {
-        let Terminal { condition, lasts } = terminal;
-        let values: Vec<_> = condition.values.iter().map(scalar).collect();
-        let values = values.join(", ");
-        format!("  terminal: {} in [{values}], remembered for {lasts:?}", condition.pointer)
-    });
-    let joins = (route.kind == Some(Kind::Poll)).then(|| {
-        "  polls: those of one caller that ask the same while one is under way share it".to_owned()
-    });
-    joins.into_iter().chain(spaced).chain(terminal).collect()
-}
-
-fn scalar(scalar: &Scalar) -> &str {
-    match scalar {
-        Scalar::Null => "null",
-        Scalar::Bool(true) => "true",
-        Scalar::Bool(false) => "false",
-        Scalar::Number(text) | Scalar::String(text) => text,
-    }
 }
 
 fn backoff(backoff: &Backoff) -> String {
@@ -196,6 +204,13 @@ fn budget(terms: Terms) -> String {
     format!(
         "{ratio} of a retry for each success and {per_second} a second, {burst} saved up at most"
     )
+}
+
+fn errors(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::Problem => "problems (RFC 9457)",
+        Shape::Provider(_) => "the provider's own error JSON",
+    }
 }
 
 fn key(rules: &Rules, request: &Request, effect: bool) -> (String, bool) {
@@ -244,6 +259,7 @@ fn after(route: &Route, request: &Request, key: &Key, attempt: Classified) -> St
         hint: Hint::Absent,
         instructed: None,
         permanent: false,
+        in_progress: false,
         repeatable: repeatable(&request.method, &standing, policy, now),
         replayable: true,
         signed: signature::signature(&request.headers, request.path.query(), SystemTime::now()),
@@ -265,7 +281,9 @@ fn after(route: &Route, request: &Request, key: &Key, attempt: Classified) -> St
         }
         other => other,
     };
-    words(decision, &facts)
+    let keys = written::deciding(&decision, &facts);
+    let by = if keys.is_empty() { String::new() } else { written::by(route, keys) };
+    words(decision, &facts) + &by
 }
 
 fn words(decision: Decision, facts: &Facts) -> String {

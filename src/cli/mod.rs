@@ -3,13 +3,18 @@
 mod ask;
 mod ca;
 mod check;
+mod credit;
 mod env;
 mod exec;
 mod explain;
 mod health;
+mod inbox;
 mod ledger;
 mod log;
+mod outlook;
+mod polls;
 mod run;
+mod written;
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -116,8 +121,12 @@ fn failed(error: impl Error) -> Stop {
 
 /// Writes to standard output.
 fn print(text: &str) -> Result<(), Stop> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), Stop> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(bytes).and_then(|()| out.flush());
     match written {
         // A reader that has seen enough, as `head` has.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -34,11 +34,11 @@ impl Fault {
         &self.key
     }
 
-    /// Puts a file's faults in the order of its lines, and the environment's last.
-    pub(super) fn order(&self) -> (bool, u64) {
+    /// Puts each file's faults in the order of its lines, and the environment's last.
+    pub(super) fn order(&self) -> (bool, &Path, u64) {
         match &self.place {
-            Place::File(_, line) => (false, line.unwrap_or(0)),
-            Place::Environment => (true, 0),
+            Place::File(file, line) => (false, file, line.unwrap_or(0)),
+            Place::Environment => (true, Path::new(""), 0),
         }
     }
 }
@@ -64,7 +64,7 @@ pub struct Faults(Vec<Fault>);
 impl Faults {
     /// Takes what was found, in the order of the file; `None` where nothing was.
     pub(super) fn of(mut found: Vec<Fault>) -> Option<Self> {
-        found.sort_by_key(Fault::order);
+        found.sort_by(|one, other| one.order().cmp(&other.order()));
         // What is wrong in `defaults` is met again in each route.
         let mut told = HashSet::new();
         found.retain(|fault| told.insert(fault.clone()));

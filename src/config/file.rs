@@ -1,13 +1,15 @@
 //! The whole file as written, and the [`Config`] that it becomes.
 
-use schemars::{JsonSchema, json_schema};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::admin::AdminBlock;
 use crate::config::environment::{ADMIN, Environment, LISTEN, LOG, LOG_FORMAT, STATE_DIR};
+use crate::config::inbox::inboxes_are_reached;
 use crate::config::intercept::InterceptBlock;
-use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words, form};
+use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words};
 use crate::config::listen::{ListenerBlock, no_two_alike};
+use crate::config::preset::Providers;
 use crate::config::reading::{Leaf, Reading, Written, block, join, nth};
 use crate::config::route::{
     DefaultsBlock, RouteBlock, groups_agree, names_differ, shared_by_something,
@@ -15,7 +17,7 @@ use crate::config::route::{
 use crate::config::state::StateBlock;
 use crate::config::tree::{Node, Value};
 use crate::config::upstream::{EgressBlock, UpstreamBlock};
-use crate::config::{Config, Faults, Log, LogFormat, Source, kind};
+use crate::config::{Config, Faults, Log, LogFormat, Source};
 use crate::listen;
 use crate::route::Route;
 
@@ -80,6 +82,13 @@ impl Leaf for Routes {
     }
 }
 
+impl Routes {
+    /// The routes, as they were written.
+    pub(super) fn nodes(&self) -> &[Node] {
+        &self.0
+    }
+}
+
 impl Serialize for Routes {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Only the default is ever told, and it is empty.
@@ -116,7 +125,7 @@ impl File {
     ) -> Result<Config, Faults> {
         self.lay_over(env, &mut reading);
         let listeners = self.listeners(env, &mut reading);
-        let routes = self.routes(&mut reading);
+        let routes = self.routes(&listeners, &mut reading);
         let intercept = self.intercept.meant(&mut reading);
         let state = self.state.meant(&mut reading);
         reading.end()?;
@@ -166,28 +175,17 @@ impl File {
         specs
     }
 
-    fn routes(&self, reading: &mut Reading<'_>) -> Vec<Route> {
+    fn routes(&self, listeners: &[listen::Spec], reading: &mut Reading<'_>) -> Vec<Route> {
         let blocks = self.route_blocks(reading);
         names_differ(&blocks, reading);
         groups_agree(&blocks, reading);
         if self.state.shared.is_none() {
             shared_by_something(&blocks, reading);
         }
-        blocks.iter().filter_map(|(at, block)| block.meant(at, reading)).collect()
-    }
-
-    /// Each route laid over the defaults and what its kind adds, and its path.
-    pub(super) fn route_blocks(&self, reading: &mut Reading<'_>) -> Vec<(String, RouteBlock)> {
-        let nodes = self.routes.0.iter().enumerate();
-        nodes
-            .map(|(n, node)| {
-                let at = nth("routes", n);
-                let mut block = RouteBlock::over(&self.defaults);
-                block.read(node, &at, reading);
-                kind::fill(&mut block, &at, reading);
-                (at, block)
-            })
-            .collect()
+        let meant = |(at, block): &(String, RouteBlock)| block.meant(at, reading);
+        let routes: Vec<Route> = blocks.iter().filter_map(meant).collect();
+        inboxes_are_reached(&blocks, &routes, listeners, reading);
+        routes
     }
 }
 
@@ -195,47 +193,6 @@ fn over<T: Written>(key: &mut T, variable: &str, text: Option<&str>, reading: &m
     if let Some(text) = text {
         let node = Node { line: 0, value: Value::Text(text.to_owned()) };
         key.read(&node, variable, reading);
-    }
-}
-
-/// `providers` as written. No preset is built in yet, so both forms bring none.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Providers {
-    All,
-    Listed,
-}
-
-impl Providers {
-    fn shown(self) -> serde_json::Value {
-        match self {
-            Self::All => "all".into(),
-            Self::Listed => serde_json::Value::Array(Vec::new()),
-        }
-    }
-}
-
-impl Written for Providers {
-    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) if text == "all" => Some(Self::All),
-            Value::List(_) => {
-                <Vec<Parsed<Preset>>>::fresh(node, at, reading).map(|_none| Self::Listed)
-            }
-            other => {
-                reading.fault(at, format!("must be `all` or a list (got {})", other.shown()));
-                None
-            }
-        }
-    }
-}
-
-/// The name of a preset.
-#[derive(Clone, Debug)]
-struct Preset;
-
-impl Parse for Preset {
-    fn parse(_name: &str) -> Result<Self, String> {
-        Err("no such preset is built in".to_owned())
     }
 }
 
@@ -268,9 +225,5 @@ impl Parse for LevelFilter {
 impl Words for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
-
-form!([] Providers, self => self.shown(), json_schema!({
-    "anyOf": [{ "const": "all" }, { "type": "array", "items": { "type": "string" } }]
-}));
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

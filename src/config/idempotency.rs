@@ -1,15 +1,14 @@
 //! The `idempotency` block of a route: which requests carry a key, where, how long.
 
-use std::collections::BTreeMap;
-
 use http::{HeaderName, StatusCode};
 use schemars::{JsonSchema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
+use crate::config::capture::CapturesKey;
 use crate::config::leaf::{
-    Count, DAY, HOUR, Parse, Parsed, SECOND, Span, Word, WordOr, Words, form, is_name, meant,
+    Count, DAY, HOUR, Parse, Parsed, SECOND, Span, Word, WordOr, Words, form, meant,
 };
-use crate::config::reading::{Leaf, Reading, Written, block, join};
+use crate::config::reading::{Leaf, Reading, Written, block};
 use crate::config::tree::{Node, Value};
 use crate::exchange::{Pointer, Statuses};
 use crate::idempotency::{
@@ -53,8 +52,9 @@ block! {
         mismatch: WordOr<Forward, Count<400, 499>> = WordOr::Other(Count(422)),
         /// JSON pointers left out of the fingerprint.
         ignore: Vec<Parsed<Member>> = Vec::new(),
-        /// Ids to take from the answer: a name and a JSON pointer each.
-        capture: Captures = Captures::default(),
+        /// Ids for the ledger, a name each: `/POINTER` or `header:NAME` of the answer, or
+        /// `request:/POINTER`, `request:field:NAME` or `request:header:NAME`.
+        capture: CapturesKey = CapturesKey::default(),
     }
 }
 
@@ -88,12 +88,7 @@ impl IdempotencyBlock {
                 WordOr::Other(status) => Mismatch::Answer(status_of(status)),
             },
             ignore: self.ignore.iter().map(|member| member.meant.0.clone()).collect(),
-            capture: self
-                .capture
-                .0
-                .iter()
-                .map(|(name, id)| (name.clone(), id.meant.clone()))
-                .collect(),
+            capture: self.capture.meant(route, &meant(&self.credentials), reading),
             pass_malformed_keys: false,
         }
     }
@@ -184,13 +179,13 @@ impl Parse for CarrierName {
     }
 }
 
-fn header_name(text: &str) -> Result<HeaderName, String> {
+pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     text.parse().map_err(|_invalid| "must be a header's name".to_owned())
 }
 
 /// A place below the root of a JSON text.
 #[derive(Clone, Debug)]
-pub(super) struct Member(Pointer);
+pub(super) struct Member(pub(super) Pointer);
 
 impl Parse for Member {
     fn parse(text: &str) -> Result<Self, String> {
@@ -275,31 +270,6 @@ impl Leaf for Kept {
     }
 }
 
-/// `capture` as written: names of the operator's, in their order.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Captures(Vec<(String, Parsed<Pointer>)>);
-
-impl Captures {
-    fn shown(&self) -> BTreeMap<&str, &str> {
-        self.0.iter().map(|(name, id)| (name.as_str(), id.text.as_str())).collect()
-    }
-}
-
-impl Written for Captures {
-    fn fresh(node: &Node, at: &str, reading: &mut Reading<'_>) -> Option<Self> {
-        let mut captures = Vec::new();
-        for (name, node) in reading.pairs(node, at) {
-            let at = join(at, name);
-            if !is_name(name) {
-                reading.fault(&at, "must be named with 1 to 64 of A-Za-z0-9_.-");
-            }
-            let pointer = Parsed::fresh(node, &at, reading);
-            captures.extend(pointer.map(|pointer| (name.to_owned(), pointer)));
-        }
-        Some(Self(captures))
-    }
-}
-
 /// The word `forward`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Forward;
@@ -330,8 +300,6 @@ impl Words for InProgress {
 form!([] Kept, self => self.shown(), json_schema!({
     "anyOf": [{ "enum": ["2xx", "3xx"] }, { "type": "integer", "minimum": 200, "maximum": 399 }]
 }));
-form!([] Captures, self => self.shown(),
-    json_schema!({ "type": "object", "additionalProperties": { "type": "string" } }));
 
 /// Fields with a meaning of their own, which a key would destroy.
 const TAKEN: &[&str] = &[

@@ -1,5 +1,7 @@
 //! What routes of a kind start from, where neither they nor `defaults` say otherwise.
 
+use std::time::Duration;
+
 use crate::config::leaf::{Count, SECOND, Span, Word, WordOr};
 use crate::config::reading::Reading;
 use crate::config::retry::{RetryBlock, Unlimited};
@@ -25,6 +27,15 @@ const STARTS: &[Start] = &[
     (Kind::Poll, "retry.attempts", |retry| retry.attempts = WordOr::Word(Word(Unlimited))),
     (Kind::Fetch, "retry.attempts", |retry| retry.attempts = WordOr::Other(Count(3))),
     (Kind::Fetch, "retry.backoff.kind", |retry| retry.backoff.kind = Word(Growth::Linear)),
-    (Kind::Fetch, "retry.backoff.initial", |retry| retry.backoff.initial = Span::of(500)),
-    (Kind::Fetch, "retry.backoff.max", |retry| retry.backoff.max = Span::of(5 * SECOND)),
+    // Neither goes against the other where that was written.
+    (Kind::Fetch, "retry.backoff.initial", |retry| {
+        if retry.backoff.max.duration() >= Duration::from_millis(500) {
+            retry.backoff.initial = Span::of(500);
+        }
+    }),
+    (Kind::Fetch, "retry.backoff.max", |retry| {
+        if retry.backoff.initial.duration() <= Duration::from_secs(5) {
+            retry.backoff.max = Span::of(5 * SECOND);
+        }
+    }),
 ];

@@ -22,7 +22,8 @@ block! {
         address: Address = Address::loopback(8080),
         /// What it takes its requests for.
         mode: Word<Mode> = Word(Mode::Forward),
-        /// The one upstream behind it; only with `mode: reverse`.
+        /// With `mode: reverse`, where everything goes; null: where the first segment of
+        /// the path says, as in http://127.0.0.1:8081/api.example.com/v1/jobs.
         upstream: Option<Parsed<Origin>> = None,
         /// Who may use it. Off loopback it must be given.
         auth: Auth = Auth::Unsaid(()),
@@ -146,7 +147,8 @@ impl Auth {
     }
 }
 
-fn password(file: &Path) -> Result<String, String> {
+/// The one line that a file with a secret holds.
+pub(super) fn password(file: &Path) -> Result<String, String> {
     let size = fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?.len();
     if size > PASSWORD_MAX {
         return Err(format!("is longer than {PASSWORD_MAX} bytes"));
@@ -193,15 +195,13 @@ impl ListenerBlock {
         match (self.mode.0, &self.upstream) {
             (Mode::Forward, None) => return Some(listen::Mode::Forward),
             (Mode::Reverse, Some(origin)) => {
-                return Some(listen::Mode::Reverse(origin.meant.clone()));
+                let target = listen::Target::One(origin.meant.clone());
+                return Some(listen::Mode::Reverse(target));
             }
             (Mode::Transparent, _) => {
                 reading.fault(&mode, "`transparent` comes with a later version");
             }
-            (Mode::Reverse, None) => {
-                let wish = "must be given: `mode: reverse` without it comes with a later version";
-                reading.clash(&upstream, &mode, wish);
-            }
+            (Mode::Reverse, None) => return Some(listen::Mode::Reverse(listen::Target::ByPath)),
             (Mode::Forward, Some(_)) => {
                 reading.clash(&upstream, &mode, "must not be given without `mode: reverse`");
             }

@@ -13,19 +13,27 @@
 //! - Nothing but this module reads the environment.
 
 mod admin;
+mod capture;
+mod credit;
 mod environment;
+mod errors;
 mod fault;
 mod file;
 mod idempotency;
+mod inbox;
 mod intercept;
 mod kind;
+mod layers;
 mod leaf;
 mod limit;
 mod listen;
+mod lookup;
 mod poll;
+mod preset;
 mod reading;
 mod retry;
 mod route;
+mod schema;
 mod state;
 mod tree;
 mod upstream;
@@ -137,6 +145,8 @@ fn search(places: &[&Path], env: &Environment) -> Result<Config, Faults> {
         }
     }
     let mut config = read(BUILT_IN, Path::new(""), Source::BuiltIn, env)?;
+    // What is known of a provider comes before what is meant for all hosts.
+    config.routes.sort_by_key(|route| route.provenance.built_in().is_none());
     for route in &mut config.routes {
         route.rules.pass_malformed_keys = true;
     }
@@ -181,7 +191,20 @@ pub fn schema() -> serde_json::Value {
             });
         }
     }
+    if let Some(route) = schema.pointer_mut("/$defs/RouteBlock").and_then(|it| it.as_object_mut()) {
+        route.insert("anyOf".to_owned(), named_or_from_preset());
+    }
     schema
+}
+
+/// What a route has to have: what it cannot take from the preset that it starts from.
+fn named_or_from_preset() -> serde_json::Value {
+    let hosts = serde_json::json!({"required": ["hosts"]});
+    let name = serde_json::json!({"type": "string"});
+    serde_json::json!([
+        {"required": ["preset"], "properties": {"preset": {"type": "string"}}},
+        {"required": ["name", "match"], "properties": {"name": name, "match": hosts}},
+    ])
 }
 
 fn contents(path: &Path) -> io::Result<String> {
@@ -205,20 +228,25 @@ pub const PLACES: [&str; 2] = ["samekey.yaml", "/etc/samekey/samekey.yaml"];
 /// would have come through without us.
 const BUILT_IN: &str = "
 intercept: {on_distrust: tunnel}
+defaults: {idempotency: {mismatch: forward}}
 routes:
-  - {name: default, match: {hosts: ['*']}, idempotency: {mismatch: forward}}
+  - {name: default, match: {hosts: ['*']}}
 ";
 
 /// Keys without a default.
-const REQUIRED: [(&str, &[&str]); 8] = [
-    ("RouteBlock", &["name", "match"]),
-    ("MatchBlock", &["hosts"]),
+const REQUIRED: [(&str, &[&str]); 12] = [
     ("UserBlock", &["user", "password_file"]),
     ("CaBlock", &["cert", "key"]),
     ("SharedBlock", &["url"]),
+    ("InboxBlock", &["identity"]),
+    ("InboxSignatureBlock", &["header", "secret_file"]),
+    ("LookupBlock", &["request", "match"]),
+    ("LookupCredentialsBlock", &["header", "file"]),
     ("ConditionBlock", &["json", "in"]),
     ("FailedWhenBlock", &["json", "in"]),
     ("TerminalBlock", &["json", "in"]),
+    ("PreflightBlock", &["request", "json", "at_least"]),
+    ("EstimateBlock", &["path", "json", "at_most"]),
 ];
 
 /// A thousand routes are a tenth of it.

@@ -1,17 +1,27 @@
 //! Lays a file over the defaults, key by key, and collects every fault on the way.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::fault::{Fault, Faults};
+use crate::config::layers::Base;
 use crate::config::tree::{Node, Value};
+use crate::route::provenance::{Layer, Part};
 
-/// One reading of one file: what it says where, and what is wrong with it.
+/// One reading of one file and the presets that it brings: what they say where, and
+/// what is wrong with it.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
-    file: &'a Path,
-    /// The line of every key that the file holds, by its full path.
-    lines: HashMap<String, u64>,
+    pub(super) file: &'a Path,
+    /// The file and line of every key, by its full path.
+    lines: HashMap<String, (&'a Path, u64)>,
+    /// What `defaults` says.
+    pub(super) defaults: Option<Arc<Layer>>,
+    /// What each route is made of, by its path.
+    pub(super) made_of: HashMap<String, Vec<Base>>,
+    /// Which other route decides a route's limits, by their paths.
+    pub(super) limits_of: HashMap<String, String>,
     faults: Vec<Fault>,
     /// The keys blamed so far, and all that they stand in.
     blamed: HashSet<String>,
@@ -20,9 +30,26 @@ pub(super) struct Reading<'a> {
 impl<'a> Reading<'a> {
     /// Starts on a tree.
     pub(super) fn of(file: &'a Path, root: &Node) -> Self {
-        let mut lines = HashMap::new();
-        index(root, String::new(), &mut lines);
-        Self { file, lines, faults: Vec::new(), blamed: HashSet::new() }
+        let mut reading = Self {
+            file,
+            lines: HashMap::new(),
+            defaults: None,
+            made_of: HashMap::new(),
+            limits_of: HashMap::new(),
+            faults: Vec::new(),
+            blamed: HashSet::new(),
+        };
+        reading.open(file, root, "");
+        reading.defaults =
+            root.child("defaults").and_then(|node| reading.layer(node, Part::Defaults));
+        reading
+    }
+
+    /// Learns what another file says; its keys stand at `at`, where ours has none.
+    pub(super) fn open(&mut self, file: &'a Path, root: &Node, at: &str) {
+        each_line(root, at.to_owned(), &mut |key, line| {
+            self.lines.insert(key, (file, line));
+        });
     }
 
     /// Blames a key, on its own line or on that of the nearest block around it;
@@ -33,8 +60,14 @@ impl<'a> Reading<'a> {
             self.faults.push(Fault::in_variable(at, wish.into()));
             return;
         }
-        let line = around(at).find_map(|key| self.lines.get(key)).copied();
-        self.faults.push(Fault::in_file(self.file, line, at, wish.into()));
+        let (file, line) = self.place(at);
+        self.faults.push(Fault::in_file(file, line, at, wish.into()));
+    }
+
+    /// The file of a key, and its line or that of the nearest block around it.
+    fn place(&self, at: &str) -> (&'a Path, Option<u64>) {
+        let found = around(at).find_map(|key| self.lines.get(key));
+        found.map_or((self.file, None), |(file, line)| (*file, Some(*line)))
     }
 
     /// Blames a key that must be given, unless its block was refused as a whole.
@@ -47,16 +80,29 @@ impl<'a> Reading<'a> {
     /// Blames a key that does not go with another, unless one of them was refused:
     /// what stands for it then is not what the operator wrote.
     pub(super) fn clash(&mut self, at: &str, other: &str, wish: impl Into<String>) {
-        if !self.refused(at) && !self.refused(other) {
-            self.fault(at, wish);
+        if self.refused(at) || self.refused(other) {
+            return;
         }
+        let (file, line) = self.place(at);
+        if file == self.file || self.place(other).0 != self.file {
+            return self.fault(at, wish);
+        }
+        // The operator cannot change what is built in.
+        let (file, line) = (file.display(), line.unwrap_or_default());
+        let key = at.rsplit('.').next().unwrap_or(at);
+        self.fault(other, format!("goes against {file}:{line}: `{key}` {}", wish.into()));
     }
 
     /// Whether a key, something in it, or a block around it was blamed.
-    fn refused(&self, at: &str) -> bool {
+    pub(super) fn refused(&self, at: &str) -> bool {
         let mut blocks = around(at).skip(1);
         self.blamed.contains(at)
             || blocks.any(|block| self.faults.iter().any(|fault| fault.key() == block))
+    }
+
+    /// A file that is named in this one: beside it, unless its full path is given.
+    pub(super) fn beside(&self, file: &Path) -> PathBuf {
+        self.file.parent().unwrap_or_else(|| Path::new("")).join(file)
     }
 
     /// Whether the file holds this key.
@@ -64,11 +110,12 @@ impl<'a> Reading<'a> {
         self.lines.contains_key(at)
     }
 
-    /// Where a route's key was written: in the route, else in `defaults`, else
-    /// nowhere, which the route answers for.
+    /// Where a route's key was written: in the route, else in what it is laid over, a
+    /// preset's route and `defaults`, else nowhere, which the route answers for.
     pub(super) fn written_at(&self, route: &str, key: &str) -> String {
-        let [own, shared] = [join(route, key), join("defaults", key)];
-        if !self.wrote(&own) && self.wrote(&shared) { shared } else { own }
+        let bases = self.made_of.get(route).into_iter().flatten();
+        let mut written = bases.map(|base| join(&base.at, key)).filter(|at| self.wrote(at));
+        written.next().unwrap_or_else(|| join(route, key))
     }
 
     /// The entries of a map whose keys are known; blames the others, and repeated ones.
@@ -104,24 +151,19 @@ impl<'a> Reading<'a> {
         for (key, node) in map {
             if let Some(first) = seen.insert(key, node.line) {
                 let wish = format!("key given twice, on line {first} too");
-                self.faults.push(Fault::in_file(self.file, Some(node.line), &join(at, key), wish));
+                let (file, _) = self.place(at);
+                self.faults.push(Fault::in_file(file, Some(node.line), &join(at, key), wish));
             }
         }
         map.iter().map(|(key, node)| (key.as_str(), node)).collect()
     }
 
     fn unknown(&self, key: &str, line: u64, at: &str, known: &[&str]) -> Fault {
-        let near = known
-            .iter()
-            .map(|name| (strsim::damerau_levenshtein(key, name), name))
-            .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
-            .min_by_key(|(distance, _)| *distance);
-        let wish = match near {
-            _ if LATER.contains(&key) => format!("`{key}` comes with a later version"),
-            Some((_, name)) => format!("unknown key `{key}`, did you mean `{name}`?"),
+        let wish = match near(key, known) {
+            Some(name) => format!("unknown key `{key}`, did you mean `{name}`?"),
             None => format!("unknown key `{key}`, must be one of {}", known.join(", ")),
         };
-        Fault::in_file(self.file, Some(line), &join(at, key), wish)
+        Fault::in_file(self.place(at).0, Some(line), &join(at, key), wish)
     }
 
     /// Ends the reading.
@@ -172,6 +214,18 @@ impl<T: Written> Written for Option<T> {
             _ => T::fresh(node, at, reading).map(Some),
         }
     }
+
+    /// A block that is there already is laid over key by key.
+    fn read(&mut self, node: &Node, at: &str, reading: &mut Reading<'_>) {
+        match (self.as_mut(), &node.value) {
+            (Some(there), Value::Map(_)) => there.read(node, at, reading),
+            _ => {
+                if let Some(fresh) = Self::fresh(node, at, reading) {
+                    *self = fresh;
+                }
+            }
+        }
+    }
 }
 
 impl<T: Written> Written for Vec<T> {
@@ -196,27 +250,38 @@ pub(super) fn nth(at: &str, n: usize) -> String {
     format!("{at}[{n}]")
 }
 
+/// The known word that a wrong one was meant to be.
+pub(super) fn near<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let near = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(word, name), *name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min_by_key(|(distance, _)| *distance);
+    near.map(|(_, name)| name)
+}
+
 /// A path, and those of all blocks around it, from the inside out.
 fn around(at: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(at), |at| at.rfind(['.', '[']).and_then(|end| at.get(..end)))
 }
 
-fn index(node: &Node, at: String, lines: &mut HashMap<String, u64>) {
+/// Tells the line of every key in a tree that stands at `at`.
+pub(super) fn each_line(node: &Node, at: String, tell: &mut impl FnMut(String, u64)) {
     match &node.value {
         Value::List(items) => {
             for (n, item) in items.iter().enumerate() {
-                index(item, nth(&at, n), lines);
+                each_line(item, nth(&at, n), tell);
             }
         }
         Value::Map(entries) => {
             for (key, node) in entries {
-                index(node, join(&at, key), lines);
+                each_line(node, join(&at, key), tell);
             }
         }
         _ => {}
     }
     if !at.is_empty() {
-        lines.insert(at, node.line);
+        tell(at, node.line);
     }
 }
 
@@ -273,6 +338,3 @@ pub(super) use block;
 
 /// What our environment variables start with, and no key of the file does.
 const VARIABLE: &str = "SAMEKEY_";
-
-/// Keys that are designed and not there yet.
-const LATER: &[&str] = &["breaker", "errors", "estimate", "inbox", "lookup", "preflight", "schema"];

@@ -17,7 +17,8 @@ block! {
     /// When a request is sent again.
     RetryBlock {
         /// Attempts in all, the first included; `unlimited` needs a deadline. Where it is not
-        /// written: `unlimited` on a route of kind `poll`, 3 on one of kind `fetch`.
+        /// written: `unlimited` on a route of kind `poll`, 3 on one of kind `fetch`, where a
+        /// resume that brought bytes begins the count anew.
         attempts: WordOr<Unlimited, Count<1, 1000>> = WordOr::Other(Count(4)),
         /// What makes an attempt worth another: statuses, `5xx`, `connect`, `reset`, `timeout`.
         on: Vec<Trigger> = vec![
@@ -29,6 +30,9 @@ block! {
         ],
         /// Answers that look transient and are not.
         never_when: Vec<ConditionBlock> = Vec::new(),
+        /// Answers that say that the first request under this key is still under way: it is
+        /// waited for, and asked for again under the same key.
+        in_progress_when: Vec<ConditionBlock> = Vec::new(),
         /// Good statuses whose body says that the request failed.
         failed_when: Vec<FailedWhenBlock> = Vec::new(),
         /// Statuses that prove that nothing was done.
@@ -118,7 +122,13 @@ impl RetryBlock {
         Policy {
             attempts,
             on: triggers(&self.on),
-            never_when: self.never_when(route, reading),
+            never_when: conditions(&self.never_when, route, "retry.never_when", reading),
+            in_progress_when: conditions(
+                &self.in_progress_when,
+                route,
+                "retry.in_progress_when",
+                reading,
+            ),
             failed_when: self.failed_when(route, reading),
             refused_by: self.refused_by.iter().fold(Statuses::NONE, |set, item| set.with(item.0)),
             backoff: self.backoff.meant(route, reading),
@@ -131,16 +141,6 @@ impl RetryBlock {
         }
     }
 
-    fn never_when(&self, route: &str, reading: &mut Reading<'_>) -> Vec<Condition> {
-        let list = reading.written_at(route, "retry.never_when");
-        let items = self.never_when.iter().enumerate();
-        items
-            .filter_map(|(n, item)| {
-                condition(item.json.as_ref(), &item.r#in, &nth(&list, n), reading)
-            })
-            .collect()
-    }
-
     fn failed_when(&self, route: &str, reading: &mut Reading<'_>) -> Vec<FailedWhen> {
         let list = reading.written_at(route, "retry.failed_when");
         let items = self.failed_when.iter().enumerate();
@@ -151,6 +151,19 @@ impl RetryBlock {
             })
             .collect()
     }
+}
+
+fn conditions(
+    written: &[ConditionBlock],
+    route: &str,
+    key: &str,
+    reading: &mut Reading<'_>,
+) -> Vec<Condition> {
+    let list = reading.written_at(route, key);
+    let items = written.iter().enumerate();
+    items
+        .filter_map(|(n, item)| condition(item.json.as_ref(), &item.r#in, &nth(&list, n), reading))
+        .collect()
 }
 
 /// What stands at a pointer, as several blocks ask for it.

@@ -1,17 +1,25 @@
 //! The file's `routes`, and the `defaults` that they start from.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::Method;
 
+use crate::config::credit::{BreakerBlock, EstimateBlock, PreflightBlock};
+use crate::config::errors::ErrorsKey;
 use crate::config::idempotency::IdempotencyBlock;
+use crate::config::inbox::InboxBlock;
 use crate::config::leaf::{
     DAY, MIB, Parse, Parsed, SIZE_MAX, Size, Span, Word, Words, is_name, meant,
 };
 use crate::config::limit::LimitsBlock;
+use crate::config::lookup::LookupBlock;
 use crate::config::poll::{self, TerminalBlock};
+use crate::config::preset::KnownRoute;
 use crate::config::reading::{Reading, block, join};
 use crate::config::retry::RetryBlock;
+use crate::config::schema;
 use crate::exchange::body::Caps;
 use crate::limit;
 use crate::route::{HostPattern, Kind, Matcher, Mode, PathPattern, Route};
@@ -19,11 +27,15 @@ use crate::route::{HostPattern, Kind, Matcher, Mode, PathPattern, Route};
 block! {
     /// A named rule: which requests it matches, and the policy they get.
     RouteBlock {
+        /// A built-in preset's route to start from instead of `defaults`: its name, matches
+        /// and policy, of which the keys here override each its own.
+        preset: Option<Parsed<KnownRoute>> = None,
         /// A metrics label, and whose budget it is across reloads.
         name: Option<Parsed<Name>> = None,
         /// Which requests it matches.
         r#match: MatchBlock = MatchBlock::default(),
-        /// What a request does; null: POST and PATCH have effects, the others read.
+        /// What a request does; null: POST and PATCH have effects, the others read. A GET on a
+        /// `fetch` route is resumed where its body broke off, under a strong `ETag`.
         kind: Option<Word<Kind>> = None,
         /// Whether decisions are carried out, or only counted.
         mode: Word<Mode> = Word(Mode::Enforce),
@@ -37,17 +49,32 @@ block! {
         retry: RetryBlock = RetryBlock::default(),
         /// Which requests carry a key, where it travels, how long its answer is kept.
         idempotency: IdempotencyBlock = IdempotencyBlock::default(),
+        /// How the provider is asked what became of a key whose outcome is unknown.
+        lookup: Option<LookupBlock> = None,
         /// What is held back, per route and credential.
         limits: LimitsBlock = LimitsBlock::default(),
+        /// When a credential is out of credit, and is held back; null: never.
+        breaker: Option<BreakerBlock> = None,
+        /// How its balance is asked for before anything is spent; null: it is not.
+        preflight: Option<PreflightBlock> = None,
+        /// How the cost of an effect is asked for before it is sent; null: it is not.
+        estimate: Option<EstimateBlock> = None,
         /// How much of a body is kept for sending it again.
         body: BodyBlock = BodyBlock::default(),
+        /// How answers look that are made here: `problem`, `provider`, or {template, types, codes}.
+        errors: ErrorsKey = ErrorsKey::default(),
+        /// A JSON Schema that JSON bodies of requests are to fit: a file, beside this one or by its full path.
+        schema: Option<PathBuf> = None,
+        /// Takes deliveries in for the application behind a reverse listener.
+        inbox: Option<InboxBlock> = None,
     }
 }
 
 block! {
     /// What a route starts from: it overrides field by field.
     DefaultsBlock {
-        /// What a request does; null: POST and PATCH have effects, the others read.
+        /// What a request does; null: POST and PATCH have effects, the others read. A GET on a
+        /// `fetch` route is resumed where its body broke off, under a strong `ETag`.
         kind: Option<Word<Kind>> = None,
         /// Whether decisions are carried out, or only counted.
         mode: Word<Mode> = Word(Mode::Enforce),
@@ -57,8 +84,16 @@ block! {
         idempotency: IdempotencyBlock = IdempotencyBlock::default(),
         /// What is held back, per route and credential.
         limits: LimitsBlock = LimitsBlock::default(),
+        /// When a credential is out of credit, and is held back; null: never.
+        breaker: Option<BreakerBlock> = None,
+        /// How its balance is asked for before anything is spent; null: it is not.
+        preflight: Option<PreflightBlock> = None,
+        /// How the cost of an effect is asked for before it is sent; null: it is not.
+        estimate: Option<EstimateBlock> = None,
         /// How much of a body is kept for sending it again.
         body: BodyBlock = BodyBlock::default(),
+        /// How answers look that are made here: `problem`, `provider`, or {template, types, codes}.
+        errors: ErrorsKey = ErrorsKey::default(),
     }
 }
 
@@ -87,32 +122,50 @@ block! {
 impl RouteBlock {
     /// A route that is written over the defaults.
     pub(super) fn over(defaults: &DefaultsBlock) -> Self {
-        let DefaultsBlock { kind, mode, retry, idempotency, limits, body } = defaults.clone();
-        Self { kind, mode, retry, idempotency, limits, body, ..Self::default() }
+        let DefaultsBlock { kind, mode, retry, idempotency, limits, body, .. } = defaults.clone();
+        let DefaultsBlock { breaker, preflight, estimate, errors, .. } = defaults.clone();
+        let route = Self { kind, mode, retry, idempotency, limits, body, ..Self::default() };
+        Self { breaker, preflight, estimate, errors, ..route }
     }
 
     /// Reads the block once; a [`Route`] needs no second look.
     pub(super) fn meant(&self, at: &str, reading: &mut Reading<'_>) -> Option<Route> {
         let [name, hosts] = [join(at, "name"), join(at, "match.hosts")];
-        if self.name.is_none() {
+        // A preset that was refused would have brought both.
+        let bare = !reading.refused(&join(at, "preset"));
+        if bare && self.name.is_none() {
             reading.miss(&name, WANTED_NAME);
         }
-        if self.r#match.hosts.is_empty() {
+        if bare && self.r#match.hosts.is_empty() {
             reading.miss(&hosts, "must name at least one host; \"*\" is every host");
         }
         let retry = self.retry.meant(at, reading);
         let rules = self.idempotency.meant(at, reading);
         let polls = poll::meant(self, at, reading);
+        let inbox = match &self.inbox {
+            None => None,
+            Some(inbox) => Some(inbox.meant(at, &retry, reading)?),
+        };
+        let kind = self.kind.map(|kind| kind.0);
+        let lookup =
+            self.lookup.as_ref().and_then(|block| block.meant(at, (kind, &rules), reading));
+        let credit = self.credit(at, reading);
         Some(Route {
             name: self.name.clone()?.text,
             matcher: self.r#match.meant(),
-            kind: self.kind.map(|kind| kind.0),
+            kind,
             mode: self.mode.0,
             retry,
             rules,
             polls,
+            lookup: lookup.map(Arc::new),
             limits: self.limits.meant(),
+            credit,
             body: Caps { memory: self.body.memory.bytes(), disk: self.body.disk.bytes() },
+            errors: self.errors.meant(),
+            schema: self.schema.as_deref().and_then(|file| schema::meant(file, at, reading)),
+            inbox,
+            provenance: reading.provenance(at),
         })
     }
 }

@@ -18,6 +18,24 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
+impl Node {
+    /// The value of a key, where this is a map that has it.
+    pub(super) fn child(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|(own, _)| own == key).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    /// The value of a key, where that is text.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match &self.child(key)?.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
 /// What can stand in the file.
 #[derive(Clone, Debug)]
 pub(super) enum Value {

@@ -1,4 +1,4 @@
-//! The response that a failure becomes: RFC 9457 problems, said once for all.
+//! The response that a failure becomes: an RFC 9457 problem, or what the provider's errors look like.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, RE
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::exchange::{Body, Failure, Response};
+use crate::exchange::shape::Saying;
+use crate::exchange::{Body, Failure, Response, Shape};
 
 /// What a failure is called, on the wire and in its title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,24 +23,30 @@ pub struct Problem {
     pub proxy_error: &'static str,
 }
 
-/// The response to a failure after so many attempts.
+/// The response to a failure after so many attempts, as a problem.
 pub fn of(failure: &Failure, attempts: usize) -> Response {
+    shaped(failure, attempts, &Shape::Problem)
+}
+
+/// The response to a failure after so many attempts, in this shape.
+pub fn shaped(failure: &Failure, attempts: usize, shape: &Shape) -> Response {
     let problem = problem(failure);
     let retry_after = retry_after(failure).map(whole_seconds);
-    let mut fields = fields(&problem, failure, attempts);
-    if let Some(seconds) = retry_after {
-        fields.insert("retry_after".to_owned(), json!(seconds));
-    }
-    if let Failure::NotRetained { captured, .. } = failure
-        && !captured.is_empty()
-    {
-        let captured = captured.iter().map(|(name, value)| (name.clone(), json!(value)));
-        fields.insert("captured".to_owned(), Value::Object(captured.collect()));
-    }
-    let text = Value::Object(fields).to_string();
-    let mut response = Response::new(problem.status, Body::full(Bytes::from(text)));
+    let (kind, said) = match shape {
+        Shape::Problem => {
+            ("application/problem+json", whole(&problem, failure, (attempts, retry_after)))
+        }
+        Shape::Provider(template) => {
+            let (code, detail) = (code(&problem), failure.to_string());
+            let (status, title) = (problem.status.as_u16(), problem.title);
+            let saying = Saying { code: &code, status, title, detail: &detail };
+            ("application/json", template.render(&saying))
+        }
+    };
+    let body = Body::full(Bytes::from(said.to_string()));
+    let mut response = Response::new(problem.status, body);
     let headers = &mut response.headers;
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(PROXY_STATUS, proxy_status(&problem, attempts));
     if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -49,6 +56,25 @@ pub fn of(failure: &Failure, attempts: usize) -> Response {
         headers.insert(PROXY_AUTHENTICATE, challenge);
     }
     response
+}
+
+/// All that a problem says.
+fn whole(
+    problem: &Problem,
+    failure: &Failure,
+    (attempts, retry_after): (usize, Option<u64>),
+) -> Value {
+    let mut fields = fields(problem, failure, attempts);
+    if let Some(seconds) = retry_after {
+        fields.insert("retry_after".to_owned(), json!(seconds));
+    }
+    if let Failure::NotRetained { captured, .. } = failure
+        && !captured.is_empty()
+    {
+        let captured = captured.iter().map(|(name, value)| (name.clone(), json!(value)));
+        fields.insert("captured".to_owned(), Value::Object(captured.collect()));
+    }
+    Value::Object(fields)
 }
 
 /// The bytes of a whole HTTP/1.1 response, for a head that never became a request.
@@ -76,10 +102,15 @@ fn fields(problem: &Problem, failure: &Failure, attempts: usize) -> Map<String, 
         ("title", json!(problem.title)),
         ("status", json!(problem.status.as_u16())),
         ("detail", json!(failure.to_string())),
-        ("code", json!(problem.slug.replace('-', "_"))),
+        ("code", json!(code(problem))),
         ("attempts", json!(attempts)),
     ];
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What programs know a problem by.
+fn code(problem: &Problem) -> String {
+    problem.slug.replace('-', "_")
 }
 
 /// Words that keep an SDK from starting over once samekey has given up.
@@ -95,6 +126,9 @@ pub fn problem(failure: &Failure) -> Problem {
     const LIMIT: &str = "connection_limit_reached";
     let (slug, status, title, proxy_error) = match failure {
         Failure::BadRequest(_) => ("bad-request", 400, "The request is malformed", REQUEST),
+        Failure::Unfit(_) => {
+            ("bad-request", 400, "The request does not fit the route's schema", REQUEST)
+        }
         Failure::HeaderTooLarge => {
             ("header-too-large", 431, "The request's head is too large", REQUEST)
         }
@@ -121,6 +155,9 @@ pub fn problem(failure: &Failure) -> Problem {
         }
         Failure::KeyReused(status) => {
             ("key-reused", status.as_u16(), "The key was used for another request", DENIED)
+        }
+        Failure::InsufficientCredits { .. } => {
+            ("insufficient-credits", 402, "There is no credit for it", DENIED)
         }
         Failure::Overloaded => ("overloaded", 503, "Too many requests wait already", LIMIT),
         Failure::LimitWait { .. } => ("limit-wait", 503, "The turn would come too late", LIMIT),
@@ -176,6 +213,7 @@ fn retry_after(failure: &Failure) -> Option<Duration> {
         Failure::InProgress { retry_after } | Failure::LimitWait { retry_after } => {
             Some(*retry_after)
         }
+        Failure::InsufficientCredits { retry_after, .. } => *retry_after,
         Failure::Overloaded => Some(Duration::from_secs(1)),
         _ => None,
     }

@@ -17,6 +17,10 @@ pub enum Failure {
     #[error("{0}")]
     BadRequest(&'static str),
 
+    /// The request's body does not fit the route's schema. Nothing was sent.
+    #[error("{0}")]
+    Unfit(String),
+
     /// The request's head is too large. Nothing was sent.
     #[error("the request's head is larger than this listener takes")]
     HeaderTooLarge,
@@ -118,6 +122,15 @@ pub enum Failure {
     LimitWait {
         /// When the turn would come.
         retry_after: Duration,
+    },
+
+    /// There is no credit for it, by what the upstream said. Nothing was sent by this exchange.
+    #[error("{detail}")]
+    InsufficientCredits {
+        /// What it said, without anything that the request held.
+        detail: String,
+        /// When asking again may help, where that is known.
+        retry_after: Option<Duration>,
     },
 
     /// A claim could not be kept. Nothing was sent.

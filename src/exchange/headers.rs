@@ -92,10 +92,20 @@ pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<It
     values.flat_map(|value| value.split(',')).map(|token| token.trim().to_ascii_lowercase())
 }
 
-/// Whether the content is JSON, by its media type.
+/// Whether a field is one of those that usually say who asks, a cookie not counted.
+pub fn is_credential(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "authorization" | "api-key" | "apikey") || name.ends_with("-api-key")
+}
+
+/// Whether the content is one JSON text, by its media type: `application/json`,
+/// `text/json`, or anything `+json` (RFC 6839, section 3.1). Lines of JSON are not.
 pub fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
+    let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    let suffix = essence.len().checked_sub("+json".len()).and_then(|at| essence.get(at..));
+    ["application/json", "text/json"].iter().any(|name| essence.eq_ignore_ascii_case(name))
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
 }
 
 /// How the content is coded, where it says so.
@@ -235,6 +245,27 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["authorization", "idempotency-key", "te", "via", "x-end"]);
         assert_eq!(headers.get(TE).expect("kept"), "trailers");
+    }
+
+    #[test]
+    fn one_json_text_goes_by_these_media_types() {
+        for (kind, wanted) in [
+            ("application/json", true),
+            (" Application/JSON ; charset=utf-8", true),
+            ("text/json", true),
+            ("application/problem+json", true),
+            ("application/vnd.api+JSON;v=1", true),
+            ("application/x-ndjson", false),
+            ("application/json-seq", false),
+            ("application/jsonlines", false),
+            ("text/html; x=application/json", false),
+            ("+json", true),
+            ("json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(&map(&[("content-type", kind)])), wanted, "{kind}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
     }
 
     #[test]

@@ -25,6 +25,15 @@ pub fn without(query: &str, name: &str) -> String {
     kept.collect::<Vec<_>>().join("&")
 }
 
+/// The parameters called one of `names`, as they came.
+pub fn only(query: &str, names: &[String]) -> String {
+    let kept = pairs(query).filter(|pair| {
+        let (written, _) = pair.split_once('=').unwrap_or((pair, ""));
+        names.iter().any(|name| is_called(written, name))
+    });
+    kept.collect::<Vec<_>>().join("&")
+}
+
 /// The names of the parameters that have a value, without the values; what is no pair
 /// may be a value itself, and is left out.
 pub fn names(query: &str) -> String {
@@ -52,6 +61,16 @@ mod tests {
         assert_eq!(values(query, "b").count(), 1);
         assert_eq!(values(query, "c").count(), 0);
         assert_eq!(values(None, "c").count(), 0);
+    }
+
+    #[test]
+    fn parameters_are_picked_by_name_and_stay_as_they_came() {
+        let names = ["token".to_owned(), "k".to_owned()];
+        for (query, kept) in
+            [("a=1&to%6ben=x%2Fy&k", "to%6ben=x%2Fy&k"), ("tokens=1", ""), ("", "")]
+        {
+            assert_eq!(only(query, &names), kept, "{query}");
+        }
     }
 
     #[test]

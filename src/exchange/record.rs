@@ -32,6 +32,11 @@ impl Record {
         self.0.status
     }
 
+    /// The fields that are kept.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
     /// The body.
     pub fn body(&self) -> &Bytes {
         &self.0.body

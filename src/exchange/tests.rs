@@ -159,6 +159,7 @@ pub(crate) struct Call {
     pub(crate) at: Instant,
     pub(crate) body: Option<Bytes>,
     pub(crate) standing: Standing,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Scripted {
@@ -198,13 +199,75 @@ impl Service<Request> for Scripted {
         let script = self.clone();
         Box::pin(async move {
             let (at, standing) = (Instant::now(), request.standing);
+            let headers = request.headers;
             let body = request.body.read_whole(1024 * 1024).await;
             let (after, answer) = script.with(|script| {
-                script.calls.push(Call { at, body, standing });
+                script.calls.push(Call { at, body, standing, headers });
                 script.answers.pop_front().expect("the script has another answer")
             });
             sleep(after).await;
             answer
         })
     }
+}
+
+/// One of each failure; a new one does not compile until it is among them.
+pub(crate) fn failures() -> Vec<Failure> {
+    let (detail, after) = (|| "why".to_owned(), Duration::from_millis(1500));
+    let exchange = super::id::ExchangeId::from_parts(1, 2);
+    let all = vec![
+        Failure::BadRequest("why"),
+        Failure::Unfit(detail()),
+        Failure::HeaderTooLarge,
+        Failure::KeyInvalid("why"),
+        Failure::KeyMissing("Idempotency-Key".to_owned()),
+        Failure::Forbidden("a.test".to_owned()),
+        Failure::ProxyAuth,
+        Failure::InProgress { retry_after: after },
+        Failure::OutcomeUnknown(exchange),
+        Failure::NotRetained { exchange, captured: vec![("job".to_owned(), "j-1".to_owned())] },
+        Failure::Misdirected,
+        Failure::KeyReused(StatusCode::CONFLICT),
+        Failure::Unreachable { detail: detail(), kind: "dns_error" },
+        Failure::Tls { detail: detail(), verification: true },
+        Failure::Refused,
+        Failure::Protocol { detail: detail(), broken: true },
+        Failure::ClientGone,
+        Failure::TimedOut { after, sent: true },
+        Failure::Overloaded,
+        Failure::LimitWait { retry_after: after },
+        Failure::InsufficientCredits { detail: detail(), retry_after: Some(after) },
+        Failure::StoreUnavailable("why"),
+        Failure::Loop,
+        Failure::ReplaySuspended,
+    ];
+    for failure in &all {
+        match failure {
+            Failure::BadRequest(_)
+            | Failure::Unfit(_)
+            | Failure::HeaderTooLarge
+            | Failure::KeyInvalid(_)
+            | Failure::KeyMissing(_)
+            | Failure::Forbidden(_)
+            | Failure::ProxyAuth
+            | Failure::InProgress { .. }
+            | Failure::OutcomeUnknown(_)
+            | Failure::NotRetained { .. }
+            | Failure::Misdirected
+            | Failure::KeyReused(_)
+            | Failure::Unreachable { .. }
+            | Failure::Tls { .. }
+            | Failure::Refused
+            | Failure::Protocol { .. }
+            | Failure::ClientGone
+            | Failure::TimedOut { .. }
+            | Failure::Overloaded
+            | Failure::LimitWait { .. }
+            | Failure::InsufficientCredits { .. }
+            | Failure::StoreUnavailable(_)
+            | Failure::Loop
+            | Failure::ReplaySuspended => {}
+        }
+    }
+    all
 }

@@ -185,12 +185,18 @@ pub struct Notes {
     pub stop: Option<Stop>,
     /// Where a repeat's answer came from.
     pub replay: Option<Replay>,
+    /// What came of the last try to go on with a body that broke off.
+    pub resume: Option<&'static str>,
+    /// Who answered, where the answer is no failure.
+    pub answered: Answered,
     /// Whether the idempotency stage answers for its row in the ledger.
     pub keyed: bool,
     /// The key as it went upstream.
     pub key: Option<HeaderValue>,
     /// Where the key came from, and a digest of it for the log.
     pub key_note: Option<KeyNote>,
+    /// Ids that were taken from the request, by the names that the route gives them.
+    pub captured: Vec<(String, String)>,
     /// What the last answer's body says about a good status.
     pub says: Option<Says>,
     /// How the exchange's claim ended.
@@ -203,6 +209,16 @@ pub struct Notes {
     pub diary: Option<Diary>,
     /// How many of the attempts are written there.
     pub written: usize,
+}
+
+/// Who answered, where the answer is no failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answered {
+    /// The upstream, in this exchange or in an earlier one.
+    #[default]
+    ByUpstream,
+    /// This proxy, for an application that is yet to see the request.
+    Here,
 }
 
 /// Who guards a key against a second sending.

@@ -16,6 +16,10 @@ pub(super) struct Ask {
     pub(super) found: Identified,
     pub(super) adopted: bool,
     pub(super) likeness: Option<Likeness>,
+    /// What is asked, where that was read off the body by then.
+    pub(super) fingerprint: Option<Fingerprint>,
+    /// Where in the request its key stands, for the provider to be asked by.
+    pub(super) tag: Option<String>,
 }
 
 impl Ask {

@@ -37,6 +37,13 @@ pub(super) struct Bare {
     text: Option<Bytes>,
 }
 
+impl Bare {
+    /// The JSON that was read to find the key.
+    pub(super) fn text(&self) -> Option<&Bytes> {
+        self.text.as_ref()
+    }
+}
+
 /// Finds the key of `request`, and puts it in where it is not there yet.
 ///
 /// # Errors
@@ -202,14 +209,19 @@ fn put(rules: &Rules, request: &mut Request, bare: &Bare, key: &Key) -> bool {
                 .filter(|_| !coded && !guarded)
                 .and_then(|text| splice_json(text, pointer, key));
             let Some(spliced) = spliced else { return false };
-            let length = HeaderValue::from(spliced.len());
-            if request.headers.contains_key(http::header::CONTENT_LENGTH) {
-                request.headers.insert(http::header::CONTENT_LENGTH, length);
-            }
-            request.body = Body::full(spliced.into());
+            replace_body(request, spliced.into());
             true
         }
     }
+}
+
+/// Puts another body in the place of the one that came.
+pub(super) fn replace_body(request: &mut Request, body: Bytes) {
+    let length = HeaderValue::from(body.len());
+    if request.headers.contains_key(http::header::CONTENT_LENGTH) {
+        request.headers.insert(http::header::CONTENT_LENGTH, length);
+    }
+    request.body = Body::full(body);
 }
 
 fn carrier_name(carrier: &Carrier) -> String {
@@ -245,12 +257,12 @@ const DECODED_MAX: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use crate::exchange::Pointer;
     use crate::exchange::Wishes;
     use crate::exchange::body::BodyError;
     use crate::exchange::tests::{data, full, headers, measured, request, rest, streamed};
+    use crate::exchange::{Effects, Pointer};
+    use crate::idempotency::Template;
     use crate::idempotency::tests::{rules, shared};
-    use crate::idempotency::{Effects, Template};
 
     use super::*;
     use crate::exchange::RequestParts;

@@ -9,9 +9,11 @@ use tower::{Layer, Service};
 use crate::exchange::trail::{KeyNote, Replay};
 use crate::exchange::{BoxFuture, Failure, Request, Response};
 use crate::idempotency::ask::{Ask, likeness_of};
+use crate::idempotency::capture;
 use crate::idempotency::identify::{self, Identified, Looked};
 use crate::idempotency::key::Source;
 use crate::idempotency::lead::{self, Lead};
+use crate::idempotency::lookup::{self, Asker, Follow, Tagged};
 use crate::idempotency::repeat::{self, Next};
 use crate::idempotency::scope::record_id;
 use crate::idempotency::terms::{Commons, Shared, Terms};
@@ -27,8 +29,8 @@ pub struct IdempotencyLayer {
 /// Gives a request its key, and each key one exchange at a time.
 #[derive(Clone, Debug)]
 pub struct Idempotency<S> {
-    shared: Arc<Shared>,
-    inner: S,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inner: S,
 }
 
 impl IdempotencyLayer {
@@ -48,7 +50,7 @@ impl<S> Layer<S> for IdempotencyLayer {
 
 impl<S> Service<Request> for Idempotency<S>
 where
-    S: Service<Request, Response = Response, Error = Failure> + Clone + Send + 'static,
+    S: Service<Request, Response = Response, Error = Failure> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     type Response = Response;
@@ -69,7 +71,7 @@ where
 
 async fn pass<S>(shared: Arc<Shared>, mut inner: S, request: Request) -> Result<Response, Failure>
 where
-    S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
+    S: Service<Request, Response = Response, Error = Failure> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     let (origin, caller) = (request.origin.clone(), request.caller);
@@ -89,7 +91,7 @@ where
 
 async fn keyed<S>(shared: Arc<Shared>, mut inner: S, request: Request) -> Result<Response, Failure>
 where
-    S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
+    S: Service<Request, Response = Response, Error = Failure> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     let Looked { mut request, found, bare } = identify::look(&shared, request).await?;
@@ -98,6 +100,7 @@ where
     if shared.terms.observes {
         return inner.call(request).await;
     }
+    capture::listen(&shared, &mut request, bare.text());
     let mut likeness = None;
     let mut adopted = false;
     if found.source == Source::Random {
@@ -116,7 +119,10 @@ where
     drop(bare);
     note(&shared, &request, &found);
     let id = record_id(&shared.scope(&request), &found.key);
-    Box::pin(claimed(shared, inner, request, Ask { id, found, adopted, likeness })).await
+    let Tagged { place, fingerprint } = lookup::put(&shared, &mut request, &found).await?;
+    let fingerprint = fingerprint.or_else(|| likeness.map(|(_, asked)| asked));
+    let ask = Ask { id, found, adopted, likeness, fingerprint, tag: place };
+    Box::pin(claimed(shared, inner, request, ask)).await
 }
 
 async fn claimed<S>(
@@ -126,27 +132,27 @@ async fn claimed<S>(
     ask: Ask,
 ) -> Result<Response, Failure>
 where
-    S: Service<Request, Response = Response, Error = Failure> + Send + 'static,
+    S: Service<Request, Response = Response, Error = Failure> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     let orphan = ask.likeness.map(|likeness| {
         let client = request.client.presence.clone();
         shared.orphans.begin(likeness, ask.found.key.clone(), client, Instant::now())
     });
-    let known = ask.likeness.map(|(_, fingerprint)| fingerprint);
+    let follow = Follow::of(&shared, || Asker::new(inner.clone()), &request, &ask);
     let (trail, adopted) = (request.trail.clone(), ask.adopted);
     let client = request.client.presence.clone();
     let replays = |how| {
         let how = if adopted { Replay::Adopted } else { how };
         trail.with(|notes| notes.replay = Some(how));
     };
-    let mut repeat = repeat::Repeat::new(&shared, &ask, known);
+    let mut repeat = repeat::Repeat::new(&shared, &ask, follow.as_ref());
     trail.with(|notes| notes.exchange = Some(repeat.exchange()));
     let failure = match repeat.next(&mut request).await {
         Ok(Next::Lead(claim)) => {
             // The row of a key that is sent again goes on under its name.
             trail.with(|notes| notes.exchange = Some(claim.exchange()));
-            let lead = Lead::new(shared.clone(), &request, &ask, (claim, orphan));
+            let lead = Lead::new(shared.clone(), &request, &ask, (claim, orphan, follow));
             return lead.run(inner, request).await;
         }
         Ok(Next::Replay(replayed)) => {

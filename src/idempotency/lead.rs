@@ -8,18 +8,22 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept};
-use crate::exchange::id::ExchangeId;
+use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept, Resend};
 use crate::exchange::trail::{End, Presence, Trail};
-use crate::exchange::{BoxFuture, Failure, Request, Response, Standing, coding, headers, json};
+use crate::exchange::{BoxFuture, Failure, Request, Response, Standing};
 use crate::idempotency::ask::Ask;
+use crate::idempotency::capture::Ids;
+use crate::idempotency::cost;
+use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::identify::Identified;
 use crate::idempotency::key::Key;
+use crate::idempotency::lookup::Follow;
 use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
 use crate::idempotency::recorder::{Came, Recorder, Settle};
+use crate::idempotency::repeat::resend;
 use crate::idempotency::scope::RecordId;
-use crate::idempotency::store::{Claim, Record, Settlement, Told};
+use crate::idempotency::store::{Claim, Landing, Record, Settlement, Told};
 use crate::idempotency::tee::Tee;
 use crate::idempotency::terms::Shared;
 use crate::metrics::KeyEvent;
@@ -42,6 +46,8 @@ struct Seen {
     asked_by: AskedBy,
     ambiguous_before: bool,
     orphan: Option<Arc<Orphan>>,
+    /// How the provider is asked, where nobody may send the key again.
+    follow: Option<Follow>,
 }
 
 impl Lead {
@@ -49,8 +55,9 @@ impl Lead {
         shared: Arc<Shared>,
         request: &Request,
         ask: &Ask,
-        (claim, orphan): (Claim, Option<Arc<Orphan>>),
+        (claim, orphan, follow): (Claim, Option<Arc<Orphan>>, Option<Follow>),
     ) -> Self {
+        let once = resend(&shared, &request.method, ask) == Resend::Never;
         let seen = Seen {
             shared,
             id: claim.id(),
@@ -60,12 +67,13 @@ impl Lead {
             asked_by: ask.asked_by(),
             ambiguous_before: claim.ambiguous_before(),
             orphan,
+            follow: follow.filter(|_| once),
         };
         let promise = seen.shared.terms.rules.upstream_ttl;
         let until = claim.promised_until(promise);
         let mut standing = standing(&seen.shared, &ask.found, until);
         standing.ambiguous_before = claim.ambiguous_before();
-        Self { claim, seen, standing, fingerprint_known: ask.likeness.is_some() }
+        Self { claim, seen, standing, fingerprint_known: ask.fingerprint.is_some() }
     }
 
     /// Sends the request; the exchange goes on when its client hangs up.
@@ -87,7 +95,7 @@ impl Lead {
         if !self.fingerprint_known {
             let fingerprinter = shared.fingerprinter(&request);
             let body = std::mem::take(&mut request.body);
-            request.body = Tee::body(body, fingerprinter, self.claim.identifier());
+            request.body = Tee::body(body, fingerprinter, self.told_whole());
         }
         self.claim.begin_sending();
         let client = self.seen.client.clone();
@@ -97,6 +105,19 @@ impl Lead {
             self.answered(result).await
         };
         Outlive::new(Box::pin(exchange), client, tasks).await
+    }
+
+    /// What is to be noted once the request has gone up whole.
+    fn told_whole(&self) -> impl FnOnce(Fingerprint) + Send + Unpin + use<> {
+        let identify = self.claim.identifier();
+        let reads = self.seen.shared.terms.rules.capture.reads_requests();
+        let capture = reads.then(|| (self.claim.capturer(), self.seen.trail.clone()));
+        move |fingerprint| {
+            identify(fingerprint);
+            if let Some((capture, trail)) = capture {
+                capture(&trail.with(|notes| notes.captured.clone()));
+            }
+        }
     }
 
     async fn answered(self, result: Result<Response, Failure>) -> Result<Response, Failure> {
@@ -129,7 +150,7 @@ struct Settling {
 impl Settle for Settling {
     fn waits(&mut self) {
         if !std::mem::replace(&mut self.landed, true) {
-            self.seen.land(&self.claim, self.status);
+            self.seen.land(&self.claim, self.status, &self.headers);
         }
     }
 
@@ -150,17 +171,18 @@ impl Seen {
         // first attempt because its client left is no answer to theirs.
         let given_up = self.client.is_gone() && self.trail.attempts() == 0;
         let told = Told::Failure(if given_up { Failure::ClientGone } else { failure.clone() });
-        self.settle(claim, ending, (None, Vec::new(), told)).await;
+        self.settle(claim, ending, (None, self.asked_ids(), told)).await;
     }
 
     /// Notes that a good answer has begun to come: a crash from here on leaves it
     /// answered and not retained.
-    fn land(&self, claim: &Claim, status: StatusCode) {
+    fn land(&self, claim: &Claim, status: StatusCode, headers: &HeaderMap) {
         let ending = self.foresee(BodyCame::Whole, Kept::No);
         if ending.end == End::NotRetained && ending.stays {
             let rules = &self.shared.terms.rules;
             let keep_key = if self.outlives() { rules.keep_key } else { Duration::ZERO };
-            claim.land(status, rules.ttl.saturating_add(keep_key));
+            let keep_key = rules.ttl.saturating_add(keep_key);
+            claim.land(&Landing { status, keep_key, captured: self.ids(headers, None) });
         }
     }
 
@@ -174,14 +196,28 @@ impl Seen {
         };
         let kept = record.is_some() && rules.record.contains(status);
         let ending = self.ending(body, if kept { Kept::Yes } else { Kept::No });
-        let captured = record.as_ref().map(|record| captured(&self.shared, headers, record.body()));
+        let captured = self.ids(headers, record.as_ref().map(Record::body));
+        let asked = (&self.trail, self.ambiguous_before);
+        cost::spent(&self.shared, (ending.end, Some(status)), asked, &captured);
         let told = match (&record, body) {
             (Some(record), _) => Told::Answer(record.clone()),
             (None, BodyCame::Whole) => Told::TooLarge,
             (None, BodyCame::Broken) => Told::Unknown,
         };
         let record = record.filter(|_| ending.end == End::Completed);
-        self.settle(claim, ending, (record, captured.unwrap_or_default(), told)).await;
+        self.settle(claim, ending, (record, captured, told)).await;
+    }
+
+    /// The ids of the request, and of its answer as far as it came.
+    fn ids(&self, headers: &HeaderMap, body: Option<&Bytes>) -> Ids {
+        let mut ids = self.asked_ids();
+        ids.extend(self.shared.terms.rules.capture.of_answer(headers, body));
+        ids
+    }
+
+    /// The ids of the request.
+    fn asked_ids(&self) -> Ids {
+        self.shared.terms.rules.capture.noted(&self.trail)
     }
 
     fn ending(&self, body: BodyCame, kept: Kept) -> Ending {
@@ -220,7 +256,7 @@ impl Seen {
         &self,
         claim: Claim,
         ending: Ending,
-        (record, captured, told): (Option<Record>, Vec<(String, String)>, Told),
+        (record, captured, told): (Option<Record>, Ids, Told),
     ) {
         let rules = &self.shared.terms.rules;
         self.count(ending, record.is_some());
@@ -242,18 +278,14 @@ impl Seen {
         });
         settled.await;
         self.shared.commons.metrics.store_operation("settle", started.elapsed());
-        self.tell(exchange).await;
+        self.shared.tell(exchange).await;
+        if let Some(follow) =
+            self.follow.as_ref().filter(|_| ending.stays && ending.end == End::Unknown)
+        {
+            follow.begin_soon(exchange);
+        }
         if self.asked_by == AskedBy::Orphan && !ending.adoptable {
             forget_when_served(&self.shared, self.client.clone(), (self.id, self.key.clone()));
-        }
-    }
-
-    /// Tells those who watch the ledger, if anybody does.
-    async fn tell(&self, exchange: ExchangeId) {
-        if self.shared.ended.receiver_count() > 0
-            && let Ok(Some(entry)) = self.shared.store.show(exchange).await
-        {
-            self.shared.ended.send(Arc::new(entry)).unwrap_or_default();
         }
     }
 
@@ -279,26 +311,6 @@ pub(super) fn forget_when_served(shared: &Shared, client: Presence, (id, key): (
     });
 }
 
-/// The ids that the route wants from an answer.
-pub(super) fn captured(
-    shared: &Shared,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Vec<(String, String)> {
-    let wanted = &shared.terms.rules.capture;
-    if wanted.is_empty() {
-        return Vec::new();
-    }
-    let encoding = headers::content_coding(headers);
-    let Some(text) = coding::decode(encoding, body, READ_MAX) else { return Vec::new() };
-    let Ok(root) = json::parse(&text) else { return Vec::new() };
-    let found = wanted.iter().filter_map(|(name, pointer)| {
-        let value = root.at(pointer)?.text()?;
-        (value.len() <= ID_MAX).then(|| (name.clone(), value.into_owned()))
-    });
-    found.collect()
-}
-
 /// What the key tells the stages below.
 pub(super) fn standing(
     shared: &Shared,
@@ -317,7 +329,3 @@ pub(super) fn standing(
 
 /// `design.md`, section 7: a larger answer is passed on and not kept.
 const KEPT_MAX: usize = 64 * 1024 * 1024;
-/// What is read of an answer for its ids.
-pub(super) const READ_MAX: usize = 1024 * 1024;
-/// An id is short; what is not is no id.
-const ID_MAX: usize = 256;

@@ -3,6 +3,7 @@
 //! [`Rules`] say which requests of a route carry a key, where it travels and how
 //! long its answer is kept. `identify` finds the key or has `key` make it,
 //! `fingerprint` tells whether two requests that carry it ask the same thing,
+//! `capture` takes ids for the ledger,
 //! `store` holds claims and records, and `layer` claims the key. `lead` sends for
 //! the claim and carries out the end state that the one verdict function decided;
 //! `repeat` answers whoever brings the key after that.
@@ -13,9 +14,11 @@ use http::{HeaderName, StatusCode};
 
 use crate::exchange::{Pointer, Statuses};
 
+pub mod capture;
 pub mod fingerprint;
 pub mod key;
 pub mod layer;
+pub mod lookup;
 pub mod orphans;
 pub mod scope;
 pub mod splice;
@@ -24,6 +27,8 @@ pub mod suspension;
 pub mod template;
 
 mod ask;
+mod cost;
+mod gather;
 mod identify;
 mod lead;
 mod outlive;
@@ -34,9 +39,11 @@ mod tee;
 mod terms;
 mod unclaimed;
 
+pub use capture::Captures;
+pub use cost::COST;
 pub use layer::{Idempotency, IdempotencyLayer};
 pub use template::Template;
-pub use terms::{Commons, Effects, Terms};
+pub use terms::{Commons, Terms};
 
 /// The `idempotency` block of a route, as meant.
 #[derive(Clone, Debug)]
@@ -75,8 +82,8 @@ pub struct Rules {
     pub mismatch: Mismatch,
     /// JSON members left out of the fingerprint.
     pub ignore: Vec<Pointer>,
-    /// Ids to take from the answer, by name.
-    pub capture: Vec<(String, Pointer)>,
+    /// Ids to take from the request and its answer, by name.
+    pub capture: Captures,
     /// Whether a client's malformed key is passed on unkeyed, as the built-in
     /// route does, instead of being refused.
     pub pass_malformed_keys: bool,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use tokio::time::Instant;
 
 use crate::exchange::body::Held;
@@ -10,9 +11,11 @@ use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::Replay;
 use crate::exchange::{Failure, Request, Response};
 use crate::idempotency::ask::{Ask, whole_fingerprint};
+use crate::idempotency::cost;
 use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::lookup::Follow;
 use crate::idempotency::store::{
-    self, About, Asked, Claim, Completed, Open, Reserved, Told, Waiter,
+    self, About, Asked, Claim, Completed, Open, Record, Reserved, Told, Waiter,
 };
 use crate::idempotency::terms::Shared;
 use crate::idempotency::{InProgress, Mismatch};
@@ -22,6 +25,8 @@ use crate::metrics::KeyEvent;
 pub(super) struct Repeat<'a> {
     shared: &'a Shared,
     ask: &'a Ask,
+    /// How the provider is asked, where it can be.
+    follow: Option<&'a Follow>,
     exchange: ExchangeId,
     /// What it asks, once its body has been read.
     fingerprint: Option<Fingerprint>,
@@ -48,8 +53,9 @@ pub(super) struct Replayed {
 }
 
 impl<'a> Repeat<'a> {
-    pub(super) fn new(shared: &'a Shared, ask: &'a Ask, known: Option<Fingerprint>) -> Self {
-        Self { shared, ask, exchange: shared.names.next(), fingerprint: known, patience: None }
+    pub(super) fn new(shared: &'a Shared, ask: &'a Ask, follow: Option<&'a Follow>) -> Self {
+        let (exchange, fingerprint) = (shared.names.next(), ask.fingerprint);
+        Self { shared, ask, follow, exchange, fingerprint, patience: None }
     }
 
     /// What the exchange is called in the store.
@@ -98,6 +104,7 @@ impl<'a> Repeat<'a> {
             return Err(Failure::NotRetained { exchange: done.exchange, captured: done.captured });
         };
         self.shared.terms.metrics.key(KeyEvent::Replayed);
+        cost::saved(self.shared, &done.captured);
         let response = record.replay(&request.headers);
         Ok(Next::Replay(Replayed { response, how: Replay::Stored }))
     }
@@ -111,6 +118,12 @@ impl<'a> Repeat<'a> {
             return Ok(Some(next));
         }
         if !self.may_resend(request, &open) {
+            // What the provider says of it by now decides at once.
+            if let Some(follow) = self.follow
+                && follow.ask(&open).await
+            {
+                return Ok(None);
+            }
             return Err(Failure::OutcomeUnknown(open.exchange));
         }
         let (began, metrics) = (Instant::now(), &self.shared.commons.metrics);
@@ -129,7 +142,8 @@ impl<'a> Repeat<'a> {
             fingerprint: self.fingerprint,
             exchange: self.exchange,
             scope: keyless,
-            about: about(self.shared.terms.metrics.name(), request),
+            tag: self.ask.tag.clone(),
+            about: about(self.shared, request),
         }
     }
 
@@ -167,12 +181,22 @@ impl<'a> Repeat<'a> {
         self.shared.terms.metrics.key(KeyEvent::Joined);
         match told {
             Told::Answer(record) => {
+                self.count_saved(&record);
                 let response = record.replay(&request.headers);
                 Ok(Some(Next::Replay(Replayed { response, how: Replay::Joined })))
             }
             Told::Failure(failure) => Ok(Some(Next::Told(failure))),
             Told::TooLarge => Err(Failure::NotRetained { exchange, captured: Vec::new() }),
             Told::Unknown | Told::AskAgain => Err(Failure::OutcomeUnknown(exchange)),
+        }
+    }
+
+    /// Whoever joins is told the answer alone: what it cost is read from that.
+    fn count_saved(&self, record: &Record) {
+        if self.shared.terms.cost.is_some() && record.status().is_success() {
+            let wanted = &self.shared.terms.rules.capture;
+            let captured = wanted.of_answer(record.headers(), Some(record.body()));
+            cost::saved(self.shared, &captured);
         }
     }
 
@@ -217,21 +241,15 @@ impl<'a> Repeat<'a> {
     }
 
     fn may_resend(&self, request: &Request, open: &Open) -> bool {
-        let terms = &self.shared.terms;
         let body_there = request.replayable || Held::is_at_hand(&request.body);
         if !body_there {
             return false;
         }
-        // Nobody can de-duplicate by a key that is not sent.
-        let dedupes =
-            terms.rules.upstream_dedupes.filter(|promised| !promised || self.ask.found.sent);
-        let asked_by = self.ask.asked_by();
-        let resend = (terms.decide.resend)(&request.method, dedupes, terms.repeat_unsafe, asked_by);
-        match resend {
+        match resend(self.shared, &request.method, self.ask) {
             Resend::Never => false,
             Resend::Always => true,
             Resend::WhilePromised => {
-                let ttl = terms.rules.upstream_ttl;
+                let ttl = self.shared.terms.rules.upstream_ttl;
                 // A tenth less: their clock began when the request arrived there.
                 open.age.is_some_and(|age| age < ttl.saturating_sub(ttl / 10))
             }
@@ -239,10 +257,20 @@ impl<'a> Repeat<'a> {
     }
 }
 
+/// Whether a key whose outcome is unknown may be sent again.
+pub(super) fn resend(shared: &Shared, method: &Method, ask: &Ask) -> Resend {
+    let terms = &shared.terms;
+    // Nobody can de-duplicate by a key that is not sent.
+    let dedupes = terms.rules.upstream_dedupes.filter(|promised| !promised || ask.found.sent);
+    (terms.decide.resend)(method, dedupes, terms.repeat_unsafe, ask.asked_by())
+}
+
 /// What the ledger says of a request: of its query the names alone.
-pub(super) fn about(route: &str, request: &Request) -> About {
+pub(super) fn about(shared: &Shared, request: &Request) -> About {
     let url = store::url(&request.origin, request.path.path(), request.query());
-    About { route: route.to_owned(), method: request.method.clone(), url }
+    let route = shared.terms.metrics.name().to_owned();
+    let captured = shared.terms.rules.capture.noted(&request.trail);
+    About { route, method: request.method.clone(), url, captured }
 }
 
 fn left(until: Instant) -> Duration {

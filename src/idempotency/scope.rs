@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, Method};
 use super::key::{Key, Secret, frame, short};
 use super::{CredentialField, Principal};
 use crate::exchange::json::{self, Node, Value};
-use crate::exchange::{Origin, query};
+use crate::exchange::{Origin, headers, query};
 
 /// What a request is aimed at; the same key elsewhere is another key.
 #[derive(Clone, Copy, Debug)]
@@ -165,16 +165,13 @@ fn header_values<'a>(
 ) -> Vec<(&'a HeaderName, &'a [u8])> {
     let mut names: Vec<_> = headers
         .keys()
-        .filter(|name| is_usual(name) || extra.iter().any(|field| field.is_header(name)))
+        .filter(|name| {
+            headers::is_credential(name) || extra.iter().any(|field| field.is_header(name))
+        })
         .collect();
     names.sort_unstable_by_key(|name| name.as_str());
     let lines = |name| headers.get_all(name).iter().map(move |line| (name, line.as_bytes()));
     names.into_iter().flat_map(lines).collect()
-}
-
-fn is_usual(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    matches!(name, "authorization" | "api-key" | "apikey") || name.ends_with("-api-key")
 }
 
 /// Whom an `Authorization` stands for: its exact bytes, unless they change by design.

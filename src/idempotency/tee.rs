@@ -1,4 +1,4 @@
-//! Takes a request's fingerprint while its body streams up.
+//! Listens to a request's body while it streams up: for its fingerprint, for ids in it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,32 +10,60 @@ use crate::exchange::Body;
 use crate::exchange::body::BodyError;
 use crate::idempotency::fingerprint::{Fingerprint, Fingerprinter};
 
-/// A body that tells its fingerprint with its last byte.
-pub(super) struct Tee<F> {
-    body: Body,
-    taking: Option<(Fingerprinter, F)>,
+/// What listens to a body.
+pub(super) trait Listener: Send + Unpin + 'static {
+    /// What it makes of one.
+    type Heard;
+
+    /// Takes the next piece.
+    fn hear(&mut self, piece: &Bytes);
+
+    /// What was made of the whole.
+    fn heard(self) -> Self::Heard;
 }
 
-impl<F: FnOnce(Fingerprint) + Send + Unpin + 'static> Tee<F> {
+impl Listener for Fingerprinter {
+    type Heard = Fingerprint;
+
+    fn hear(&mut self, piece: &Bytes) {
+        self.feed(piece);
+    }
+
+    fn heard(self) -> Fingerprint {
+        self.finish()
+    }
+}
+
+/// A body that tells what was heard of it with its last byte.
+pub(super) struct Tee<L, F> {
+    body: Body,
+    taking: Option<(L, F)>,
+}
+
+impl<L: Listener, F: FnOnce(L::Heard) + Send + Unpin + 'static> Tee<L, F> {
     /// Calls `tell` once, when `body` has been read to its end; never where it breaks off.
-    pub(super) fn body(body: Body, fingerprinter: Fingerprinter, tell: F) -> Body {
+    pub(super) fn body(body: Body, listener: L, tell: F) -> Body {
         if let Some(bytes) = body.as_full() {
-            let mut fingerprinter = fingerprinter;
-            fingerprinter.feed(&bytes);
-            tell(fingerprinter.finish());
+            let mut listener = listener;
+            listener.hear(&bytes);
+            tell(listener.heard());
             return body;
         }
-        Body::wrap(Self { body, taking: Some((fingerprinter, tell)) })
+        Body::wrap(Self { body, taking: Some((listener, tell)) })
     }
 
     fn finish(&mut self) {
-        if let Some((fingerprinter, tell)) = self.taking.take() {
-            tell(fingerprinter.finish());
+        if let Some((listener, tell)) = self.taking.take() {
+            tell(listener.heard());
         }
     }
 }
 
-impl<F: FnOnce(Fingerprint) + Send + Unpin + 'static> http_body::Body for Tee<F> {
+impl<L, F> http_body::Body for Tee<L, F>
+where
+    L: Listener,
+    F: FnOnce(L::Heard) + Send + Unpin + 'static,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -49,9 +77,8 @@ impl<F: FnOnce(Fingerprint) + Send + Unpin + 'static> http_body::Body for Tee<F>
             None => this.finish(),
             Some(Err(_)) => this.taking = None,
             Some(Ok(frame)) => {
-                if let (Some((fingerprinter, _)), Some(data)) = (&mut this.taking, frame.data_ref())
-                {
-                    fingerprinter.feed(data);
+                if let (Some((listener, _)), Some(data)) = (&mut this.taking, frame.data_ref()) {
+                    listener.hear(data);
                 }
                 // Nobody polls past the last byte of a known length, nor past trailers.
                 if this.body.length() == Some(0) || frame.is_trailers() {

@@ -8,18 +8,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::exchange::body::{Caps, Room};
 use crate::exchange::ending::Decide;
-use crate::exchange::id::Names;
-use crate::exchange::{Chance, Request};
+use crate::exchange::id::{ExchangeId, Names};
+use crate::exchange::{Chance, Effects, Request};
 use crate::idempotency::Rules;
 use crate::idempotency::fingerprint::Fingerprinter;
 use crate::idempotency::key::{Secret, Source};
+use crate::idempotency::lookup::{Lookups, Recipe};
 use crate::idempotency::orphans::Orphans;
 use crate::idempotency::running::Running;
 use crate::idempotency::scope::{Credential, Scope, Target, scope};
 use crate::idempotency::store::Store;
 use crate::idempotency::suspension::Suspensions;
 use crate::journal::ledger::{Entry, Note};
-use crate::metrics::{KeyEvent, Metrics, RouteMetrics};
+use crate::metrics::{CreditMetrics, KeyEvent, LookupMetrics, Metrics, RouteMetrics};
 
 /// What all routes share.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Commons {
     pub metrics: Metrics,
     /// Exchanges under way of which no row is written yet.
     pub running: Running,
+    /// Keys whose outcome is unknown, and what providers said of them so far.
+    pub lookups: Lookups,
     /// Told of every exchange of the ledger that ends.
     pub ended: broadcast::Sender<Arc<Entry>>,
 }
@@ -63,19 +66,14 @@ pub struct Terms {
     pub observes: bool,
     /// Where it counts.
     pub metrics: RouteMetrics,
+    /// How the provider is asked what became of a key.
+    pub lookup: Option<Arc<Recipe>>,
+    /// Where that counts.
+    pub lookups: LookupMetrics,
+    /// Where costs are counted, where the route captures them.
+    pub cost: Option<CreditMetrics>,
     /// How a claim ends: the one function that decides it.
     pub decide: Decide,
-}
-
-/// Which requests of a route have an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effects {
-    /// POST and PATCH.
-    ByMethod,
-    /// All.
-    All,
-    /// None.
-    Nothing,
 }
 
 #[derive(Debug)]
@@ -107,11 +105,7 @@ impl std::ops::Deref for Shared {
 
 impl Shared {
     pub(super) fn is_effect(&self, method: &Method) -> bool {
-        match self.terms.effects {
-            Effects::ByMethod => matches!(*method, Method::POST | Method::PATCH),
-            Effects::All => true,
-            Effects::Nothing => false,
-        }
+        self.terms.effects.hold(method)
     }
 
     /// Whether a request can have a key at all.
@@ -130,6 +124,15 @@ impl Shared {
         let limit = usize::try_from(self.terms.caps.memory).unwrap_or(usize::MAX);
         let rules = &self.terms.rules;
         Fingerprinter::new(request.query(), &request.headers, &rules.carrier, &rules.ignore, limit)
+    }
+
+    /// Tells those who watch the ledger how an exchange ended, if anybody does.
+    pub(super) async fn tell(&self, exchange: ExchangeId) {
+        if self.ended.receiver_count() > 0
+            && let Ok(Some(entry)) = self.store.show(exchange).await
+        {
+            self.ended.send(Arc::new(entry)).unwrap_or_default();
+        }
     }
 
     pub(super) fn count_source(&self, source: Source) {

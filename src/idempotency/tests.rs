@@ -11,12 +11,12 @@ use super::orphans::Orphans;
 use super::store::{Memory, Store};
 use super::suspension::Suspensions;
 use super::terms::Shared;
-use super::{Carrier, Commons, Effects, Format, InProgress, Mismatch, Principal, Rules, Terms};
+use super::{Captures, Carrier, Commons, Format, InProgress, Mismatch, Principal, Rules, Terms};
 use crate::exchange::body::{Caps, Room};
 use crate::exchange::ending::{Decide, Ending, Resend};
 use crate::exchange::id::Names;
 use crate::exchange::trail::End;
-use crate::exchange::{Chance, Statuses};
+use crate::exchange::{Chance, Effects, Statuses};
 use crate::journal::Clock;
 use crate::metrics::Metrics;
 
@@ -40,7 +40,7 @@ pub(super) fn rules() -> Rules {
         in_progress: InProgress::Join,
         mismatch: Mismatch::Answer(http::StatusCode::UNPROCESSABLE_ENTITY),
         ignore: Vec::new(),
-        capture: Vec::new(),
+        capture: Captures::default(),
         pass_malformed_keys: false,
     }
 }
@@ -55,6 +55,9 @@ pub(super) fn shared(rules: Rules) -> Shared {
         repeat_unsafe: false,
         observes: false,
         metrics: metrics.route("r"),
+        lookup: None,
+        lookups: metrics.lookups("r"),
+        cost: None,
         decide: Decide {
             ending: |_history| Ending { end: End::Unknown, stays: true, adoptable: false },
             resend: |_method, _dedupes, _unsafe, _asked_by| Resend::Never,
@@ -71,6 +74,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         room: Room::new(std::env::temp_dir(), 1 << 20, 1 << 20),
         metrics,
         running: super::running::Running::default(),
+        lookups: super::lookup::Lookups::new(TaskTracker::new()),
         ended: tokio::sync::broadcast::channel(1).0,
     };
     Shared { commons, terms }

@@ -10,8 +10,11 @@ use crate::exchange::body::{BodyEnd, Watcher};
 use crate::exchange::ending::{AskedBy, BodyCame, History, Kept};
 use crate::exchange::trail::{End, Trail};
 use crate::exchange::{BoxFuture, Failure, Request, Response};
+use crate::idempotency::Captures;
+use crate::idempotency::capture::{Ids, READ_MAX};
+use crate::idempotency::cost;
 use crate::idempotency::identify::Identified;
-use crate::idempotency::lead::{READ_MAX, captured, standing};
+use crate::idempotency::lead::standing;
 use crate::idempotency::outlive::Outlive;
 use crate::idempotency::recorder::{Came, Recorder, Settle};
 use crate::idempotency::repeat::about;
@@ -55,7 +58,7 @@ where
     match inner.call(request).await {
         Ok(response) => Ok(unclaimed.answered(response).await),
         Err(failure) => {
-            unclaimed.end(None, BodyCame::Whole, &[]);
+            unclaimed.end(None, BodyCame::Whole, Vec::new());
             Err(failure)
         }
     }
@@ -72,7 +75,7 @@ impl Unclaimed {
     fn new(shared: Arc<Shared>, request: &Request, key: &str) -> Self {
         let exchange = shared.names.next();
         request.trail.with(|notes| notes.exchange = Some(exchange));
-        let about = about(shared.terms.metrics.name(), request);
+        let about = about(&shared, request);
         let row = store::row(exchange, key, &about, shared.store.now());
         let run = shared.running.begin(row);
         Self { shared, trail: request.trail.clone(), run }
@@ -81,13 +84,15 @@ impl Unclaimed {
     /// The answer as it goes on: with its end, the exchange ends.
     async fn answered(self, mut response: Response) -> Response {
         if response.body.is_empty() {
-            self.end(Some(response.status), BodyCame::Whole, &[]);
+            let ids = self.wanted().of_answer(&response.headers, None);
+            self.end(Some(response.status), BodyCame::Whole, ids);
             return response;
         }
         let status = response.status;
-        if self.shared.terms.rules.capture.is_empty() {
+        if !self.wanted().reads_answers() {
             // Nobody reads on when its client leaves: nobody can ask for it.
-            response.body = response.body.watched(Passing { unclaimed: Some(self), status });
+            let ids = self.wanted().of_answer(&response.headers, None);
+            response.body = response.body.watched(Passing { unclaimed: Some((self, ids)), status });
             return response;
         }
         let tasks = self.shared.tasks.clone();
@@ -97,9 +102,14 @@ impl Unclaimed {
         response
     }
 
-    fn end(self, status: Option<StatusCode>, body: BodyCame, captured: &[(String, String)]) {
+    fn wanted(&self) -> &Captures {
+        &self.shared.terms.rules.capture
+    }
+
+    /// Ends it; `ids` are those of the answer.
+    fn end(self, status: Option<StatusCode>, body: BodyCame, ids: Ids) {
         let Self { shared, trail, run } = self;
-        let (end, attempts) = trail.with(|notes| {
+        let (end, attempts, captured) = trail.with(|notes| {
             let ending = (shared.terms.decide.ending)(&History {
                 ambiguous_before: false,
                 attempts: &notes.attempts,
@@ -111,20 +121,23 @@ impl Unclaimed {
             });
             let good = status.is_some_and(|status| status.is_success());
             notes.end = (!good || ending.end == End::Unknown).then_some(ending.end);
-            (ending.end, notes.attempts.clone())
+            let mut captured = notes.captured.clone();
+            captured.extend(ids);
+            (ending.end, notes.attempts.clone(), captured)
         });
+        cost::spent(&shared, (end, status), (&trail, false), &captured);
         if end == End::Unknown {
             shared.terms.metrics.key(KeyEvent::Unknown);
         }
         if let Some(row) = run.end() {
-            shared.note(store::note(row, store::state(end), &attempts, captured));
+            shared.note(store::note(row, store::state(end), &attempts, &captured));
         }
     }
 }
 
 /// Learns how the answer's body ended.
 struct Passing {
-    unclaimed: Option<Unclaimed>,
+    unclaimed: Option<(Unclaimed, Ids)>,
     status: StatusCode,
 }
 
@@ -135,8 +148,8 @@ impl Watcher for Passing {
             // Its client left: that says nothing of what was done.
             BodyEnd::Whole | BodyEnd::Dropped => BodyCame::Whole,
         };
-        if let Some(unclaimed) = self.unclaimed.take() {
-            unclaimed.end(Some(self.status), body, &[]);
+        if let Some((unclaimed, ids)) = self.unclaimed.take() {
+            unclaimed.end(Some(self.status), body, ids);
         }
     }
 }
@@ -154,14 +167,13 @@ impl Settle for Reading {
     fn settle(self: Box<Self>, came: Came) -> BoxFuture<()> {
         Box::pin(async move {
             let Self { unclaimed, status, headers } = *self;
-            let (body, ids) = match came {
-                Came::Whole(bytes) => {
-                    (BodyCame::Whole, captured(&unclaimed.shared, &headers, &bytes))
-                }
-                Came::TooLarge => (BodyCame::Whole, Vec::new()),
-                Came::Broken => (BodyCame::Broken, Vec::new()),
+            let (body, bytes) = match came {
+                Came::Whole(bytes) => (BodyCame::Whole, Some(bytes)),
+                Came::TooLarge => (BodyCame::Whole, None),
+                Came::Broken => (BodyCame::Broken, None),
             };
-            unclaimed.end(Some(status), body, &ids);
+            let ids = unclaimed.wanted().of_answer(&headers, bytes.as_ref());
+            unclaimed.end(Some(status), body, ids);
         })
     }
 }

@@ -4,6 +4,8 @@ use std::path::{Path, absolute};
 
 use http::Uri;
 
+use super::truststore::PASSWORD;
+
 /// What the variables are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -26,22 +28,41 @@ pub struct Environment {
     merged: bool,
     ca: String,
     bundle: String,
+    /// Java's options, each an option of its own, quoted where it must be.
+    java: Vec<String>,
+    /// The same for `JAVA_TOOL_OPTIONS`, behind what the reader's own environment says.
+    java_tool: String,
+    /// Whether `java_tool` has that.
+    java_merged: bool,
+}
+
+/// What a program's environment says already, and what stays in force.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own<'a> {
+    /// `NO_PROXY`.
+    pub no_proxy: Option<&'a str>,
+    /// `JAVA_TOOL_OPTIONS`.
+    pub java: Option<&'a str>,
 }
 
 impl Environment {
     /// Points at `proxy_url`, and at the CA files in `public`.
-    ///
-    /// `no_proxy` is what the program's own `NO_PROXY` says, and stays in force.
-    pub fn new(proxy_url: &str, public: &Path, no_proxy: Option<&str>) -> Self {
+    pub fn new(proxy_url: &str, public: &Path, own: Own<'_>) -> Self {
         // A program may well run in another folder than we do.
         let public = absolute(public).unwrap_or_else(|_| public.to_owned());
         let file = |name| public.join(name).to_string_lossy().into_owned();
+        let no_proxy = merged(own.no_proxy.unwrap_or_default());
+        let java = java(proxy_url, &no_proxy, &file("truststore.p12"));
+        let java_tool = own.java.map(str::to_owned).into_iter().chain(java.iter().cloned());
         Self {
             proxy_url: proxy_url.to_owned(),
-            no_proxy: merged(no_proxy.unwrap_or_default()),
-            merged: no_proxy.is_some(),
+            no_proxy,
+            merged: own.no_proxy.is_some(),
             ca: file("ca.pem"),
             bundle: file("bundle.pem"),
+            java_tool: java_tool.collect::<Vec<_>>().join(" "),
+            java,
+            java_merged: own.java.is_some(),
         }
     }
 
@@ -51,7 +72,8 @@ impl Environment {
         let no_proxies = NO_PROXIES.iter().map(|name| (*name, self.no_proxy.as_str()));
         let bundles = BUNDLES.iter().map(|name| (*name, self.bundle.as_str()));
         let node = [("NODE_USE_ENV_PROXY", "1"), ("NODE_EXTRA_CA_CERTS", self.ca.as_str())];
-        proxies.chain(no_proxies).chain(node).chain(bundles).collect()
+        let java = [(JAVA, self.java_tool.as_str())];
+        proxies.chain(no_proxies).chain(node).chain(bundles).chain(java).collect()
     }
 
     /// All variables as text.
@@ -60,7 +82,7 @@ impl Environment {
             Format::Shell => self.lines(|name, value| self.shell_line(name, value)),
             Format::Dotenv => self.lines(|name, value| format!("{name}={}\n", dotenv(value))),
             Format::Kubernetes => self.kubernetes(),
-            Format::Java => self.java(),
+            Format::Java => self.java.iter().map(|option| format!("{option}\n")).collect(),
         }
     }
 
@@ -73,6 +95,8 @@ impl Environment {
         // Whoever sources this later may have exceptions of their own.
         let kept = if NO_PROXIES.contains(&name) && !self.merged {
             format!("\"${{{name}:+${name},}}\"")
+        } else if name == JAVA && !self.java_merged {
+            format!("\"${{{name}:+${name} }}\"")
         } else {
             String::new()
         };
@@ -90,27 +114,28 @@ impl Environment {
             self.ca
         )
     }
+}
 
-    fn java(&self) -> String {
-        let import = "keytool -importcert -cacerts -noprompt -storepass changeit -alias samekey";
-        let uri = self.proxy_url.parse::<Uri>().unwrap_or_default();
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(80);
-        let direct: Vec<_> = self.no_proxy.split(',').filter_map(java_host).collect();
-        let mut options = vec![
-            "# Java reads no PEM. Let it trust the CA, once:".to_owned(),
-            format!("#   {import} -file {}", quoted(&self.ca)),
-            format!("-Dhttp.proxyHost={host}\n-Dhttp.proxyPort={port}"),
-            format!("-Dhttps.proxyHost={host}\n-Dhttps.proxyPort={port}"),
-            // One list serves both schemes.
-            format!("-Dhttp.nonProxyHosts={}", quoted(&direct.join("|"))),
-        ];
-        if without_user(&self.proxy_url) != self.proxy_url {
-            options.push("# No option sets a password: give it by an Authenticator.".to_owned());
-            options.push("-Djdk.http.auth.tunneling.disabledSchemes=".to_owned());
-        }
-        options.join("\n") + "\n"
-    }
+/// Java reads neither these variables nor PEM: it has options of its own.
+fn java(proxy_url: &str, no_proxy: &str, truststore: &str) -> Vec<String> {
+    let uri = proxy_url.parse::<Uri>().unwrap_or_default();
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(80);
+    let direct: Vec<_> = no_proxy.split(',').filter_map(java_host).collect();
+    let proxies = ["http", "https"].into_iter().flat_map(|scheme| {
+        [format!("-D{scheme}.proxyHost={host}"), format!("-D{scheme}.proxyPort={port}")]
+    });
+    let rest = [
+        // One list serves both schemes.
+        format!("-Dhttp.nonProxyHosts={}", quoted(&direct.join("|"))),
+        format!("-Djavax.net.ssl.trustStore={}", quoted(truststore)),
+        format!("-Djavax.net.ssl.trustStorePassword={PASSWORD}"),
+        "-Djavax.net.ssl.trustStoreType=PKCS12".to_owned(),
+    ];
+    // No option sets a password; with one, an Authenticator has to be let through.
+    let user = (without_user(proxy_url) != proxy_url)
+        .then(|| "-Djdk.http.auth.tunneling.disabledSchemes=".to_owned());
+    proxies.chain(rest).chain(user).collect()
 }
 
 /// A URL without `user:password@`.
@@ -180,6 +205,8 @@ const DIRECT: &[&str] = &[
     "metadata.google.internal",
 ];
 
+const JAVA: &str = "JAVA_TOOL_OPTIONS";
+
 /// Each replaces a program's store, so each points at the system's roots and the CA together.
 const BUNDLES: &[&str] = &[
     // OpenSSL, and with it Python, Ruby, PHP; Go; rustls
@@ -208,12 +235,13 @@ mod tests {
     use super::*;
 
     fn at(url: &str, no_proxy: Option<&str>) -> Environment {
-        Environment::new(url, Path::new("/a b/it's"), no_proxy)
+        Environment::new(url, Path::new("/a b/it's"), Own { no_proxy, java: None })
     }
 
     #[test]
     fn every_name_comes_once_and_every_file_is_absolute() {
-        let environment = Environment::new("http://127.0.0.1:8080", Path::new("public"), None);
+        let environment =
+            Environment::new("http://127.0.0.1:8080", Path::new("public"), Own::default());
         let variables = environment.variables();
         let mut names: Vec<_> = variables.iter().map(|(name, _)| *name).collect();
         names.sort_unstable();
@@ -298,6 +326,7 @@ mod tests {
             );
             assert!(written.contains("\"localhost|127.0.0.1|[::1]|*.svc|*.cluster.local|169.254."));
             assert_eq!(written.contains("disabledSchemes"), url.contains('@'));
+            assert!(written.contains("-Djavax.net.ssl.trustStore=\"/a b/it's/truststore.p12\"\n"));
         }
     }
 

@@ -19,14 +19,16 @@ mod files;
 mod handshake;
 mod leaf;
 mod trust;
+mod truststore;
 
 pub use authority::{Authority, warm};
 pub use ca::CaFault;
 pub use decision::{Asked, Decision, Distrust, Why, decide};
-pub use environment::{Environment, Format};
+pub use environment::{Environment, Format, Own};
 pub use handshake::{Handshake, Opened, Protocol, distrust_in, handshake};
 pub use leaf::MintFault;
 pub use trust::{Roots, RootsFault, publish};
+pub use truststore::PASSWORD as TRUSTSTORE_PASSWORD;
 
 use std::path::PathBuf;
 

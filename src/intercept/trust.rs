@@ -9,8 +9,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use super::authority::Authority;
-use super::environment::{Environment, Format, without_user};
-use super::{ca, files};
+use super::environment::{Environment, Format, Own, without_user};
+use super::{ca, files, truststore};
 
 /// The roots of this system, or those that Mozilla trusts where it has none.
 ///
@@ -96,7 +96,7 @@ impl Roots {
     }
 }
 
-/// Writes into `dir` what clients need: `ca.pem`, `bundle.pem`, `env.sh`.
+/// Writes into `dir` what clients need: `ca.pem`, `bundle.pem`, `truststore.p12`, `env.sh`.
 ///
 /// The files are for everyone to read; a password in `proxy_url` is left out of them.
 ///
@@ -118,10 +118,19 @@ pub fn publish(
     }
     let mut bundle: String = roots.certs.iter().map(ca::pem).collect();
     bundle.push_str(authority.cert_pem());
-    let environment = Environment::new(&without_user(proxy_url), dir, None);
+    let environment = Environment::new(&without_user(proxy_url), dir, Own::default());
     files::replace(&dir.join("ca.pem"), 0o644, authority.cert_pem().as_bytes())?;
     files::replace(&dir.join("bundle.pem"), 0o644, bundle.as_bytes())?;
+    files::replace(&dir.join("truststore.p12"), 0o644, &truststore(authority, roots))?;
     files::replace(&dir.join("env.sh"), 0o644, environment.written(Format::Shell).as_bytes())
+}
+
+/// What Java trusts: its setting, too, replaces its own store.
+fn truststore(authority: &Authority, roots: &Roots) -> Vec<u8> {
+    let roots = roots.certs.iter().enumerate();
+    let roots = roots.map(|(n, cert)| (format!("root-{n}"), cert.clone()));
+    let own = std::iter::once(("samekey".to_owned(), authority.cert_der().clone()));
+    truststore::pkcs12(&own.chain(roots).collect::<Vec<_>>())
 }
 
 fn add(store: &mut RootCertStore, file: &Path) -> Result<(), RootsFault> {
@@ -251,7 +260,8 @@ mod tests {
             assert_eq!(mode(&public.join(name)), 0o644);
             assert!(!read(name).contains("secret") && !read(name).contains("KEY"));
         }
-        assert_eq!(fs::read_dir(&public).unwrap().count(), 3);
+        assert_eq!(mode(&public.join("truststore.p12")), 0o644);
+        assert_eq!(fs::read_dir(&public).unwrap().count(), 4);
         assert_eq!(read("ca.pem"), own.cert_pem());
         assert_eq!(read("bundle.pem"), format!("{}{}", other.cert_pem(), own.cert_pem()));
         assert!(read("env.sh").contains("export HTTPS_PROXY='http://127.0.0.1:2'\n"));

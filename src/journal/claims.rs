@@ -10,16 +10,16 @@ use crate::journal::held::{Held, drop_answer, end, holder, insert, keep, loosen}
 use crate::journal::key::{Found, Reserve, Settle, Settled, Soon};
 use crate::journal::row::{State, key_hash, signed};
 use crate::journal::sweep::thin;
-use crate::journal::{Delta, Fault, Journal, Moment, Pending, ROW_BYTES, Room, Share};
+use crate::journal::{Delta, Fault, Journal, Moment, Pending, ROW_BYTES, Room, Share, tags};
 
-/// Makes room for another key: answers give way, those first that would go first.
-fn make_room(
+/// Makes room for another key, or for what else must not be refused: answers give way, those first that would go first.
+pub(super) fn make_room(
     connection: &Connection,
     room: &Room,
-    now: Moment,
+    (now, bytes): (Moment, u64),
     delta: &mut Delta,
 ) -> rusqlite::Result<bool> {
-    while !room.fits(delta, Share::Keys, ROW_BYTES) {
+    while !room.fits(delta, Share::Keys, bytes) {
         let mut oldest = connection.prepare_cached(
             "SELECT seq FROM answers WHERE size > 0 ORDER BY kept_until LIMIT 32",
         )?;
@@ -56,7 +56,7 @@ impl Journal {
                     insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed))
                 }
                 Some(held) => held.found(connection, now).map(Some),
-                None if !make_room(connection, &room, now, delta)? => Ok(None),
+                None if !make_room(connection, &room, (now, ROW_BYTES), delta)? => Ok(None),
                 None => insert(connection, &reserve, hash, delta).map(|()| Some(Found::Claimed)),
             }
         })?;
@@ -90,12 +90,18 @@ impl Journal {
         self.submit_then(withdraw, then)
     }
 
-    /// Claims a key whose outcome is unknown, to send it again; false where it has gone on.
+    /// Claims a key whose outcome is unknown, to send it again with `tag` where that says; false
+    /// where it has gone on.
     ///
     /// # Errors
     ///
     /// A [`Fault`]: it is unknown as before.
-    pub async fn resume(&self, seq: u64, epoch: u64, next: u64) -> Result<bool, Fault> {
+    pub async fn resume(
+        &self,
+        (seq, epoch): (u64, u64),
+        next: u64,
+        tag: Option<String>,
+    ) -> Result<bool, Fault> {
         let resumed = self.submit_if_room(move |connection, _delta| {
             let changed = connection
                 .prepare_cached(
@@ -110,6 +116,9 @@ impl Journal {
                     State::InFlight,
                     State::Unknown
                 ])?;
+            if changed == 1 {
+                tags::narrow(connection, seq, tag.as_deref())?;
+            }
             Ok(changed == 1)
         })?;
         resumed.await
@@ -131,6 +140,19 @@ impl Journal {
             // Most claims end within the moment, and their end says it too.
             Soon::No => self.put_off(identify),
         }
+    }
+
+    /// Notes ids that were taken from the request, while the claim is under way; its end
+    /// says them too.
+    pub fn note_captured(&self, (seq, epoch): (u64, u64), captured: String) {
+        self.put_off(move |connection, _delta| {
+            connection
+                .prepare_cached(
+                    "UPDATE exchanges SET captured = ?3 WHERE seq = ?1 AND epoch = ?2 AND state = ?4",
+                )?
+                .execute(params![signed(seq), signed(epoch), captured, State::InFlight])
+                .map(drop)
+        });
     }
 
     /// Notes that a key first went out at that time, by the wall clock of another machine.
@@ -173,16 +195,24 @@ impl Journal {
         });
     }
 
-    /// Notes that the head of a good answer has come: from here on a crash leaves
-    /// *answered, not retained*.
-    pub fn land(&self, seq: u64, epoch: u64, status: u16, keep: i64) {
+    /// Notes that the head of a good answer has come, and the ids that are known by then:
+    /// from here on a crash leaves *answered, not retained*.
+    pub fn land(&self, (seq, epoch): (u64, u64), status: u16, keep: i64, captured: Option<String>) {
         self.post(move |connection, _delta| {
             connection
                 .prepare_cached(
-                    "UPDATE exchanges SET landed = ?3, ttl = 0, keep = ?4
+                    "UPDATE exchanges SET landed = ?3, ttl = 0, keep = ?4,
+                            captured = coalesce(?6, captured)
                      WHERE seq = ?1 AND epoch = ?2 AND state = ?5",
                 )?
-                .execute(params![signed(seq), signed(epoch), status, keep, State::InFlight])
+                .execute(params![
+                    signed(seq),
+                    signed(epoch),
+                    status,
+                    keep,
+                    State::InFlight,
+                    captured
+                ])
                 .map(drop)
         });
     }

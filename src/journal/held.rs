@@ -9,7 +9,7 @@ use crate::journal::bodies::{Hash, YOUNG};
 use crate::journal::key::{Answer, At, Done, Found, Holder, Open, Reserve, Settle};
 use crate::journal::moment::micros;
 use crate::journal::row::{State, signed};
-use crate::journal::{Delta, Moment};
+use crate::journal::{Delta, Moment, tags};
 
 /// The row that closes a key, as it was found.
 pub(super) struct Held {
@@ -75,10 +75,15 @@ impl Held {
                 // In flight in the file and not in this process: its end could not be
                 // written, and is not owed any more.
                 lose(connection, &self.holder, now)?;
-                Ok(Found::Unknown(Open { holder: self.holder, began: self.began }))
+                self.open(connection, now)
             }
-            _ => Ok(Found::Unknown(Open { holder: self.holder, began: self.began })),
+            (_, ended) => self.open(connection, ended.unwrap_or(now)),
         }
+    }
+
+    fn open(self, connection: &Connection, ended: Moment) -> rusqlite::Result<Found> {
+        let tag = tags::of(connection, self.holder.seq)?;
+        Ok(Found::Unknown(Open { holder: self.holder, began: self.began, ended, tag }))
     }
 }
 
@@ -122,7 +127,7 @@ pub(super) fn insert(
         begun => begun?,
     }
     delta.keys += 1;
-    Ok(())
+    tags::put(connection, reserve.row.seq, reserve.tag.as_deref())
 }
 
 fn begin(connection: &Connection, reserve: &Reserve, hash: i64) -> rusqlite::Result<()> {
@@ -130,8 +135,9 @@ fn begin(connection: &Connection, reserve: &Reserve, hash: i64) -> rusqlite::Res
     connection
         .prepare_cached(
             "INSERT INTO exchanges (seq, instance, id, key, key_hash, holds, epoch, state, route,
-                                    method, url, fingerprint, scope, began_at, began_boot, began_up)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                                    method, url, fingerprint, scope, began_at, began_boot, began_up,
+                                    captured)
+             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )?
         .execute(params![
             signed(row.seq),
@@ -149,6 +155,7 @@ fn begin(connection: &Connection, reserve: &Reserve, hash: i64) -> rusqlite::Res
             row.began.wall,
             row.began.boot,
             row.began.up,
+            row.captured,
         ])
         .map(drop)
 }

@@ -17,6 +17,8 @@ pub struct Reserve {
     pub fingerprint: Option<Hash>,
     /// Where an equal request may take the key over.
     pub scope: Option<Hash>,
+    /// Where in the request the key stands, for the provider to be asked by.
+    pub tag: Option<String>,
 }
 
 /// What has become of a key.
@@ -52,7 +54,7 @@ pub struct Done {
     pub holder: Holder,
     /// The answer, where it is still kept.
     pub answer: Option<Answer>,
-    /// Ids that were taken from the answer: a JSON object.
+    /// Ids that were taken from the request and its answer: a JSON object.
     pub captured: Option<String>,
     /// When it was answered.
     pub ended: Moment,
@@ -69,6 +71,10 @@ pub struct Open {
     pub holder: Holder,
     /// When it first went upstream.
     pub began: Moment,
+    /// When the last exchange under it ended.
+    pub ended: Moment,
+    /// Where in the request the key stands, for the provider to be asked by.
+    pub tag: Option<String>,
 }
 
 /// An answer at rest.
@@ -104,7 +110,7 @@ pub struct Settle {
     pub attempts: String,
     /// What was asked, as far as that is known.
     pub fingerprint: Option<Hash>,
-    /// Ids that were taken from the answer: a JSON object.
+    /// Ids that were taken from the request and its answer: a JSON object.
     pub captured: Option<String>,
     /// The answer, where it is kept.
     pub answer: Option<Answer>,

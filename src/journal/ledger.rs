@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags, Row as Columns, ToSql, params};
 use serde_json::Value;
 
+use crate::journal::captured::needle;
+pub use crate::journal::captured::{captured, captured_text};
 use crate::journal::row::{NewRow, State, key_hash, signed};
 use crate::journal::sweep::thin;
 use crate::journal::{Fault, Journal};
@@ -31,7 +33,7 @@ pub struct Entry {
     pub attempts: Vec<Attempt>,
     /// The last status.
     pub status: Option<u16>,
-    /// Ids that were taken from the answer.
+    /// Ids that were taken from the request and its answer.
     pub captured: Vec<(String, String)>,
     /// When it began, in microseconds since 1970.
     pub began: i64,
@@ -52,7 +54,7 @@ impl Entry {
             state: State::InFlight,
             attempts: Vec::new(),
             status: None,
-            captured: Vec::new(),
+            captured: row.captured.as_deref().map(captured).unwrap_or_default(),
             began: row.began.wall,
             ended: None,
         }
@@ -94,6 +96,8 @@ pub struct Filter {
     pub key: Option<String>,
     /// In this state alone.
     pub state: Option<State>,
+    /// With this id alone: its name and its value.
+    pub captured: Option<(String, String)>,
     /// Older than the one that this is the first part of the name of.
     pub before: Option<u64>,
     /// At most so many.
@@ -107,6 +111,7 @@ impl Filter {
             && self.route.as_ref().is_none_or(|route| *route == entry.route)
             && self.state.is_none_or(|state| state == entry.state)
             && self.key.as_ref().is_none_or(|key| Some(key) == entry.key.as_ref())
+            && self.captured.as_ref().is_none_or(|id| entry.captured.contains(id))
     }
 }
 
@@ -131,7 +136,7 @@ pub struct Note {
     pub status: Option<u16>,
     /// The attempts: JSON arrays, parted by commas.
     pub attempts: String,
-    /// Ids that were taken from the answer: a JSON object.
+    /// Ids that were taken from the request and its answer: a JSON object.
     pub captured: Option<String>,
     /// When it ended, in microseconds since 1970.
     pub ended: i64,
@@ -293,6 +298,10 @@ pub fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<En
         let nth = values.len();
         wanted.push(format!("key_hash = ?{} AND key = ?{nth}", nth - 1));
     }
+    if let Some((name, value)) = &filter.captured {
+        values.push(Box::new(needle(name, value)));
+        wanted.push(format!("instr(captured, ?{}) > 0", values.len()));
+    }
     match filter.state {
         None => {}
         // Written out, so that the index of those alone serves.
@@ -358,19 +367,6 @@ pub fn attempts(text: &str) -> Vec<Attempt> {
 pub fn written(attempt: &Attempt) -> String {
     let Attempt { outcome, status, wait_ms, at } = attempt;
     serde_json::json!([outcome, status, wait_ms, at]).to_string()
-}
-
-/// The ids that a row holds, as pairs.
-pub fn captured(text: &str) -> Vec<(String, String)> {
-    let Ok(Value::Object(members)) = serde_json::from_str(text) else { return Vec::new() };
-    let pair = |(name, value): (String, Value)| Some((name, value.as_str()?.to_owned()));
-    members.into_iter().filter_map(pair).collect()
-}
-
-/// The ids as they stand in a row; none where there are none.
-pub fn captured_text(captured: &[(String, String)]) -> Option<String> {
-    let pairs = captured.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
-    (!captured.is_empty()).then(|| Value::Object(pairs.collect()).to_string())
 }
 
 const COLUMNS: &str = "seq, instance, route, method, url, key, state, attempts, status, captured, \

@@ -3,7 +3,8 @@
 //! One thread writes it. What is asked of it while it commits is committed together
 //! the next time, so that many exchanges share one commit; whoever asks is answered
 //! after the commit, never before. [`claims`] has the transitions of a key, [`key`] its
-//! words, [`ledger`] what was tried, to be read; [`schema`] the tables and what is wrong with
+//! words, [`ledger`] what was tried, to be read, [`deliveries`] what waits for an application;
+//! [`schema`] has the tables and what is wrong with
 //! a file that cannot be trusted.
 //!
 //! # Invariants
@@ -15,7 +16,9 @@
 //! - It holds numbers, texts and bytes of others; what they mean is said elsewhere.
 
 pub mod bodies;
+mod captured;
 mod claims;
+pub mod deliveries;
 mod held;
 pub mod key;
 pub mod ledger;
@@ -26,6 +29,7 @@ pub mod resolve;
 pub mod row;
 pub mod schema;
 mod sweep;
+pub mod tags;
 mod writer;
 
 use std::path::PathBuf;

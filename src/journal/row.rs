@@ -70,6 +70,8 @@ pub struct NewRow {
     pub method: String,
     /// The URL without its query's values.
     pub url: String,
+    /// Ids that were taken from the request by then: a JSON object.
+    pub captured: Option<String>,
     /// When it began.
     pub began: Moment,
 }

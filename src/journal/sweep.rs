@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 
 use crate::failpoint::Failpoint;
 use crate::journal::bodies::{Hash, is_filed};
+use crate::journal::deliveries::forget;
 use crate::journal::held::{drop_answer, loosen};
 use crate::journal::row::{State, signed};
 use crate::journal::{Delta, Fault, Journal, Moment};
@@ -24,9 +25,10 @@ impl Journal {
             let swept = self.submit(move |connection, delta| {
                 let answers = answers(connection, now, delta)?;
                 let keys = keys(connection, (now, ledger), delta)?;
+                let deliveries = deliveries(connection, now, delta)?;
                 let files = unfiled(connection, &answers.files)?;
                 Failpoint::DuringSweep.pass();
-                Ok((answers.looked_at.max(keys), files))
+                Ok((answers.looked_at.max(keys).max(deliveries), files))
             });
             let (looked_at, files) = swept.await?;
             for hash in &files {
@@ -129,6 +131,28 @@ fn keys(
                 let never = "UPDATE exchanges SET gone_at = NULL WHERE seq = ?1";
                 connection.prepare_cached(never)?.execute([seq])?;
             }
+        }
+    }
+    Ok(count(due.len()))
+}
+
+/// Forgets deliveries whose time is over.
+fn deliveries(connection: &Connection, now: Moment, delta: &mut Delta) -> rusqlite::Result<i64> {
+    let mut due = connection.prepare_cached(
+        "SELECT seq, ended_at, ended_boot, ended_up, keep
+         FROM deliveries WHERE gone_at <= ?1 ORDER BY gone_at LIMIT ?2",
+    )?;
+    let due = due.query_map(params![now.wall, CHUNK], |row| {
+        let ended = Moment { wall: row.get(1)?, boot: row.get(2)?, up: row.get(3)? };
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(4)? - ended.least_age(now)))
+    })?;
+    let due = due.collect::<rusqlite::Result<Vec<_>>>()?;
+    for (seq, left) in &due {
+        if *left <= 0 {
+            forget(connection, *seq, delta)?;
+        } else {
+            let later = "UPDATE deliveries SET gone_at = ?2 WHERE seq = ?1";
+            postpone(connection, later, *seq, (now, *left))?;
         }
     }
     Ok(count(due.len()))

@@ -12,6 +12,8 @@ pub mod sniff;
 mod tunnel;
 pub mod wire;
 
+pub use reverse::Target;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,8 +50,18 @@ pub struct Spec {
 pub enum Mode {
     /// An explicit proxy: absolute-form and CONNECT.
     Forward,
-    /// A base URL in front of one upstream.
-    Reverse(Origin),
+    /// A base URL.
+    Reverse(Target),
+}
+
+impl Mode {
+    /// The one upstream behind a listener, where it has but one.
+    pub fn upstream(&self) -> Option<&Origin> {
+        match self {
+            Self::Reverse(Target::One(origin)) => Some(origin),
+            Self::Reverse(Target::ByPath) | Self::Forward => None,
+        }
+    }
 }
 
 /// Who may use a listener.
@@ -166,7 +178,7 @@ async fn connection(spec: Arc<Spec>, stream: Seated, house: House) {
     }
     match &spec.mode {
         Mode::Forward => explicit::serve(stream, spec, house).await,
-        Mode::Reverse(origin) => reverse::serve(stream, origin.clone(), spec, house).await,
+        Mode::Reverse(target) => reverse::serve(stream, target.clone(), spec, house).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a family is made: a valid name, registered once.
 
-use prometheus::core::{AtomicU64, GenericCounterVec};
+use prometheus::core::{AtomicF64, AtomicU64, GenericCounterVec};
 use prometheus::{HistogramOpts, HistogramVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters of one family, by their labels.
@@ -8,6 +8,19 @@ pub(super) type Counters = GenericCounterVec<AtomicU64>;
 
 pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Counters {
     let made = Counters::new(opts(name, help), labels).expect("our metric names are valid");
+    registry.register(Box::new(made.clone())).expect("each family is registered once");
+    made
+}
+
+/// Counters of what is not whole: money.
+pub(super) fn amounts(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> GenericCounterVec<AtomicF64> {
+    let made = GenericCounterVec::new(opts(name, help), labels);
+    let made = made.expect("our metric names are valid");
     registry.register(Box::new(made.clone())).expect("each family is registered once");
     made
 }

@@ -4,8 +4,13 @@
 //! feature holds the handle of its route, looked up once: counting is one
 //! relaxed addition.
 
+mod credit;
 mod family;
+mod handshake;
+mod inbox;
+mod lookup;
 mod poll;
+mod resume;
 mod route;
 
 use std::sync::Arc;
@@ -17,30 +22,38 @@ use prometheus::{
     Encoder as _, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
+pub use credit::{Check, CreditMetrics, Found};
 use family::{counters, gauge, gauges, histograms};
+pub use handshake::Handshake;
+pub use inbox::{InboxEvent, InboxMetrics};
+pub use lookup::{LookupMetrics, LookupResult};
 pub use poll::{PollEvent, PollMetrics};
-pub use route::{Asked, KeyEvent, Reason, RouteMetrics, Source};
+pub use resume::Resume;
+pub use route::{Asked, Fit, KeyEvent, Reason, RouteMetrics, Source};
 
 /// All metrics of a process; a clone shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     inner: Arc<Families>,
+    routes: Arc<DashMap<String, RouteMetrics>>,
 }
 
 #[derive(Debug)]
 struct Families {
     registry: Registry,
-    routes: DashMap<String, RouteMetrics>,
     exchanges: Counters,
     duration: HistogramVec,
     attempts: Counters,
     retries: Counters,
     stopped: Counters,
     recovered: Counters,
+    resumes: Counters,
     wait: HistogramVec,
     tokens: IntGaugeVec,
     idempotency: Counters,
     polls: Counters,
+    schema: Counters,
+    lookups: Counters,
     store_entries: IntGauge,
     store_bytes: IntGauge,
     store_seconds: HistogramVec,
@@ -57,22 +70,11 @@ struct Families {
     minted_told: AtomicU64,
     reloads: Counters,
     loaded: IntGauge,
+    inboxes: inbox::Inboxes,
+    credit: credit::Families,
 }
 
 type Counters = family::Counters;
-
-/// How a TLS handshake ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
-    /// Well.
-    Ok,
-    /// One side refused the other's certificate.
-    Distrusted,
-    /// The connection broke.
-    Reset,
-    /// In any other way.
-    Other,
-}
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -122,6 +124,12 @@ impl Metrics {
                 "Exchanges whose first attempt failed and whose answer was good.",
                 &["route"],
             ),
+            resumes: counters(
+                &registry,
+                "resumes_total",
+                "Downloads that broke off, by whether they went on.",
+                &["route", "result"],
+            ),
             wait: histograms(
                 &registry,
                 "retry_wait_seconds",
@@ -141,6 +149,13 @@ impl Metrics {
                 &["route", "event"],
             ),
             polls: poll::family(&registry),
+            schema: counters(
+                &registry,
+                "schema_total",
+                "Request bodies that a route's schema was asked about.",
+                &["route", "result"],
+            ),
+            lookups: lookup::family(&registry),
             store_entries: gauge(&registry, "store_entries", "Keys in the store."),
             store_bytes: gauge(&registry, "store_bytes", "Bytes in the store."),
             store_seconds: histograms(
@@ -218,7 +233,8 @@ impl Metrics {
                 "config_loaded_timestamp_seconds",
                 "When the config in force was loaded.",
             ),
-            routes: DashMap::new(),
+            inboxes: inbox::Inboxes::new(&registry),
+            credit: credit::Families::register(&registry),
             registry,
         };
         let build =
@@ -241,7 +257,7 @@ impl Metrics {
         for operation in OPERATIONS {
             families.store_errors.with_label_values(&[operation]);
         }
-        Self { inner: Arc::new(families) }
+        Self { inner: Arc::new(families), routes: Arc::default() }
     }
 
     /// The text that Prometheus reads.
@@ -252,33 +268,21 @@ impl Metrics {
         String::from_utf8(text).unwrap_or_default()
     }
 
-    /// The handle of one route; the same for the same name.
+    /// The handle of one route, which shows at once; the same for the same name.
     pub fn route(&self, name: &str) -> RouteMetrics {
-        if let Some(found) = self.inner.routes.get(name) {
+        let route = self.route_once_used(name);
+        route.show();
+        route
+    }
+
+    /// The same of a route that is shown once it counts something: most of those that
+    /// nobody asked for never do.
+    pub fn route_once_used(&self, name: &str) -> RouteMetrics {
+        if let Some(found) = self.routes.get(name) {
             return found.clone();
         }
-        let made = self.inner.of_route(name);
-        self.inner.routes.entry(name.to_owned()).or_insert(made).clone()
-    }
-
-    /// Counts a handshake with a client.
-    pub fn handshake_client(&self, result: Handshake) {
-        self.handshake("client", result);
-    }
-
-    /// Counts a handshake with an upstream.
-    pub fn handshake_upstream(&self, result: Handshake) {
-        self.handshake("upstream", result);
-    }
-
-    fn handshake(&self, side: &str, result: Handshake) {
-        let result = match result {
-            Handshake::Ok => "ok",
-            Handshake::Distrusted => "distrusted",
-            Handshake::Reset => "reset",
-            Handshake::Other => "other",
-        };
-        self.inner.handshakes.with_label_values(&[side, result]).inc();
+        let made = RouteMetrics::new(self.inner.clone(), name);
+        self.routes.entry(name.to_owned()).or_insert(made).clone()
     }
 
     /// Counts a client connection until the guard is dropped.
@@ -395,6 +399,21 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_route_that_is_shown_once_used_has_no_series_before() {
+        let metrics = Metrics::new();
+        let route = metrics.route_once_used("seldom");
+        route.budget(7);
+        assert!(!metrics.text().contains("seldom"));
+        route.recovered();
+        metrics.route_once_used("seldom").budget(7);
+        for line in [r#"recovered_total{route="seldom"} 1"#, r#"budget_tokens{route="seldom"} 7"#] {
+            assert!(metrics.text().contains(line), "{line}");
+        }
+        metrics.route("often");
+        assert!(metrics.text().contains(r#"recovered_total{route="often"} 0"#));
     }
 
     #[test]

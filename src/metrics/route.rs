@@ -1,30 +1,39 @@
 //! The metrics of one route, looked up once and then only counted.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::metrics::family::Counters;
+use crate::metrics::resume::Resumes;
 use crate::metrics::{Families, Raised};
 
 /// The metrics of one route; a clone shares them.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
-    inner: Arc<OfRoute>,
+    name: Arc<str>,
+    /// Made when it is first counted on, and with it all series of the route.
+    pub(super) inner: Arc<LazyLock<OfRoute, Make>>,
 }
 
+type Make = Box<dyn FnOnce() -> OfRoute + Send>;
+
 #[derive(Debug)]
-struct OfRoute {
-    name: String,
+pub(super) struct OfRoute {
+    name: Arc<str>,
     family: Counters,
     exchanges: Vec<OnceLock<IntCounter>>,
     attempts: Vec<IntCounter>,
     stopped: Vec<IntCounter>,
     retries: Vec<IntCounter>,
     idempotency: Vec<IntCounter>,
+    /// By its results: few routes have one.
+    schema: Counters,
     recovered: IntCounter,
+    pub(super) resumes: Resumes,
+    calls_saved: IntCounter,
     wait_backoff: Histogram,
     wait_server: Histogram,
     /// What one exchange took, from its head's arrival to its answer's last byte.
@@ -92,6 +101,17 @@ pub enum KeyEvent {
     NotRecorded,
 }
 
+/// Whether a body fits a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It does.
+    Fits,
+    /// It does not.
+    Misfits,
+    /// It could not be judged.
+    Unchecked,
+}
+
 /// Who asked for a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -102,12 +122,13 @@ pub enum Asked {
 }
 
 impl Families {
-    pub(super) fn of_route(&self, name: &str) -> RouteMetrics {
+    fn of_route(&self, shared: &Arc<str>) -> OfRoute {
+        let name: &str = shared;
         let each = |family: &Counters, labels: &[&str]| -> Vec<IntCounter> {
             labels.iter().map(|label| family.with_label_values(&[name, *label])).collect()
         };
-        let inner = OfRoute {
-            name: name.to_owned(),
+        OfRoute {
+            name: shared.clone(),
             family: self.exchanges.clone(),
             exchanges: (0..METHODS.len() * STATUSES.len() * SOURCES.len())
                 .map(|_| OnceLock::new())
@@ -116,7 +137,10 @@ impl Families {
             stopped: each(&self.stopped, &STOPS),
             retries: each(&self.retries, &REASONS),
             idempotency: each(&self.idempotency, &EVENTS),
+            schema: self.schema.clone(),
             recovered: self.recovered.with_label_values(&[name]),
+            resumes: Resumes::of_route(&self.resumes, name),
+            calls_saved: self.credit.calls_saved.with_label_values(&[name, "replayed"]),
             wait_backoff: self.wait.with_label_values(&[name, "backoff"]),
             wait_server: self.wait.with_label_values(&[name, "server"]),
             duration: self.duration.with_label_values(&[name]),
@@ -124,15 +148,26 @@ impl Families {
             pauses: self.pauses.with_label_values(&[name]),
             limit_wait: self.limit_wait.with_label_values(&[name]),
             inflight: self.inflight.with_label_values(&[name]),
-        };
-        RouteMetrics { inner: Arc::new(inner) }
+        }
     }
 }
 
 impl RouteMetrics {
+    pub(super) fn new(families: Arc<Families>, name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        let shared = name.clone();
+        let make: Make = Box::new(move || families.of_route(&shared));
+        Self { name, inner: Arc::new(LazyLock::new(make)) }
+    }
+
+    /// Shows the route, though nothing has been counted yet.
+    pub(super) fn show(&self) {
+        LazyLock::force(&self.inner);
+    }
+
     /// The route's name.
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.name
     }
 
     /// Counts an exchange that ended; `None` is one that got no answer at all.
@@ -148,7 +183,7 @@ impl RouteMetrics {
             let of =
                 |labels: &[&'static str], at: usize| labels.get(at).copied().unwrap_or("other");
             self.inner.family.with_label_values(&[
-                self.inner.name.as_str(),
+                &*self.inner.name,
                 of(&METHODS, method),
                 of(&STATUSES, class),
                 of(&SOURCES, source),
@@ -187,14 +222,29 @@ impl RouteMetrics {
         self.inner.recovered.inc();
     }
 
-    /// Shows the route's budget.
+    /// Shows the route's budget, where the route is shown.
     pub fn budget(&self, tokens: u64) {
-        self.inner.tokens.set(i64::try_from(tokens).unwrap_or(i64::MAX));
+        if let Some(shown) = LazyLock::get(&self.inner) {
+            shown.tokens.set(i64::try_from(tokens).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts what happened to a key.
     pub fn key(&self, event: KeyEvent) {
         bump(&self.inner.idempotency, event as usize);
+        if matches!(event, KeyEvent::Replayed | KeyEvent::Joined) {
+            self.inner.calls_saved.inc();
+        }
+    }
+
+    /// Counts a body that the route's schema was asked about.
+    pub fn fitted(&self, fit: Fit) {
+        let result = match fit {
+            Fit::Fits => "fits",
+            Fit::Misfits => "misfit",
+            Fit::Unchecked => "unchecked",
+        };
+        self.inner.schema.with_label_values(&[&*self.name, result]).inc();
     }
 
     /// Counts a pause that an upstream asked for.

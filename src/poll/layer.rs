@@ -86,6 +86,13 @@ impl PollingLayer {
     }
 }
 
+impl<S> Polling<S> {
+    /// The stage below.
+    pub fn below(&self) -> &S {
+        &self.inner
+    }
+}
+
 impl<S> Layer<S> for PollingLayer {
     type Service = Polling<S>;
 

@@ -8,8 +8,8 @@ use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
-use crate::exchange::trail::{Guarded, Notes, Presence, Replay, Stop, Trail};
-use crate::exchange::{Failure, Origin, Request, Response, answer};
+use crate::exchange::trail::{Answered, Guarded, Notes, Presence, Replay, Stop, Trail};
+use crate::exchange::{Failure, Origin, Request, Response, Shape, answer};
 use crate::idempotency::store::{self, About};
 use crate::journal::State;
 use crate::journal::moment::micros;
@@ -76,10 +76,13 @@ impl Finish {
             route: self.route.name().to_owned(),
             method: self.method.clone(),
             url: aim.url(),
+            captured: Vec::new(),
         };
         let mut began = commons.store.now();
         began.wall -= micros(self.began.elapsed());
-        let good = self.status.is_some_and(|status| !is_error(status));
+        // What broke off on its way was no answer, whatever its head said.
+        let good = self.status.is_some_and(|status| !is_error(status))
+            && self.end != Some(BodyEnd::Broken);
         let state = if good { State::Completed } else { State::Failed };
         let row = store::row(exchange, "", &about, began);
         commons.note(store::note(row, state, &notes.attempts, &[]));
@@ -90,10 +93,13 @@ impl Finish {
         mut self,
         result: Result<Response, Failure>,
         unread: &Unread,
+        shape: &Shape,
     ) -> http::Response<Body> {
         let (mut response, made_here) = match result {
             Ok(response) => (response, false),
-            Err(failure) => (self.trail.with(|notes| local(&failure, notes.attempts.len())), true),
+            Err(failure) => {
+                (self.trail.with(|notes| local(&failure, notes.attempts.len(), shape)), true)
+            }
         };
         self.trail.with(|notes| {
             self.source = match (notes.replay, made_here) {
@@ -101,6 +107,7 @@ impl Finish {
                 (Some(Replay::Joined), _) => Source::Joined,
                 (Some(Replay::Adopted), _) => Source::Adopted,
                 (None, true) => Source::Local,
+                (None, false) if notes.answered == Answered::Here => Source::Local,
                 (None, false) => Source::Upstream,
             };
             if self.routed {
@@ -202,6 +209,7 @@ impl Drop for Finish {
                 took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 stop = notes.stop.map(Stop::as_str),
                 replay = notes.replay.map(Replay::as_str),
+                resume = notes.resume,
                 key_source = notes.key_note.as_ref().map(|note| note.source),
                 guarded = alone.then_some("by this replica alone"),
                 key_digest = notes.key_note.as_ref().map(|note| note.digest.as_str()),

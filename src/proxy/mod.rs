@@ -15,13 +15,14 @@ use tower::Service as _;
 use crate::exchange::body::Body;
 use crate::exchange::trail::Presence;
 use crate::exchange::{
-    Client, Failure, Origin, Request, RequestParts, Response, Standing, Trail, answer, headers,
+    Client, Failure, Origin, Request, RequestParts, Response, Shape, Standing, Trail, answer,
+    headers,
 };
 use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::{Carrier, Commons};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::pipeline::{self, Lasting, Pipeline};
-use crate::route::Route;
+use crate::route::{Index, Route};
 use crate::upstream::{Pool, Sender};
 
 use finish::{Finish, Unread};
@@ -42,6 +43,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Router {
     routed: Vec<Routed>,
+    index: Index,
     unrouted: Sender,
     none: RouteMetrics,
 }
@@ -80,15 +82,26 @@ impl Router {
             let pipeline = pipeline::build(&route, &lasting, commons, pool);
             Routed { route, pipeline, metrics: lasting.metrics }
         });
-        let unrouted = pipeline::unrouted(pool);
-        Self { routed: staged.collect(), unrouted, none: metrics.route("none") }
+        let in_order: Vec<Routed> = staged.collect();
+        let index = Index::of(in_order.iter().map(|one| &one.route.matcher));
+        Self {
+            routed: in_order,
+            index,
+            unrouted: pipeline::unrouted(pool),
+            none: metrics.route("none"),
+        }
     }
 
     fn find(&self, origin: &Origin, method: &Method, path: &str) -> Option<&Routed> {
         let matches = |routed: &&Routed| {
             routed.route.matcher.matches(&origin.host, origin.port, method, path)
         };
-        self.routed.iter().find(matches)
+        self.of_host(&origin.host).find(matches)
+    }
+
+    /// The routes that a host can have, in their order.
+    fn of_host(&self, host: &str) -> impl Iterator<Item = &Routed> {
+        self.index.of_host(host).iter().filter_map(|at| self.routed.get(*at))
     }
 }
 
@@ -103,10 +116,17 @@ impl Proxy {
         self.inner.router.store(Arc::new(router));
     }
 
+    /// Asks providers what became of the keys that are unknown, where routes say how.
+    pub fn follow_left(&self) {
+        for routed in &self.inner.router.load().routed {
+            pipeline::claims(&routed.pipeline).follow_left();
+        }
+    }
+
     /// Whether any route names a host.
     pub fn names(&self, host: &str, port: u16) -> bool {
         let router = self.inner.router.load();
-        router.routed.iter().any(|routed| routed.route.matcher.names(host, port))
+        router.of_host(host).any(|routed| routed.route.matcher.names(host, port))
     }
 
     /// Answers a request that is refused before it is looked at.
@@ -115,7 +135,7 @@ impl Proxy {
         let trail = Trail::default();
         let finish =
             Finish::new(router.none.clone(), method.clone(), trail, Presence::default(), false);
-        finish.answer(Err(failure.clone()), &Unread::default())
+        finish.answer(Err(failure.clone()), &Unread::default(), &Shape::Problem)
     }
 
     /// Answers a request.
@@ -133,7 +153,7 @@ impl Proxy {
             Ok(origin) => origin,
             Err(failure) => {
                 let finish = Finish::new(in_force.none.clone(), method, trail, presence, false);
-                return finish.answer(Err(failure), &Unread::default());
+                return finish.answer(Err(failure), &Unread::default(), &Shape::Problem);
             }
         };
         let routed = in_force.find(&origin, &method, request.uri().path());
@@ -156,7 +176,9 @@ impl Proxy {
             }
             response
         });
-        finish.answer(result, &unread)
+        // Who matched no route is told in our own words: nobody said whose client it is.
+        let shape = routed.map_or(&Shape::Problem, |routed| &routed.route.errors);
+        finish.answer(result, &unread, shape)
     }
 
     /// The request as the stages see it.
@@ -233,8 +255,8 @@ fn close(headers: &mut HeaderMap) {
 }
 
 /// A response made here, in its final form.
-fn local(failure: &Failure, attempts: usize) -> Response {
-    let mut response = answer::of(failure, attempts);
+fn local(failure: &Failure, attempts: usize, shape: &Shape) -> Response {
+    let mut response = answer::shaped(failure, attempts, shape);
     if loses_framing(failure) {
         close(&mut response.headers);
     }

@@ -21,8 +21,8 @@ use crate::metrics::RouteMetrics;
 use crate::retry::budget::{Budget, Paid};
 use crate::retry::decision::{Decision, Facts, decide, repeatable};
 use crate::retry::glance::{self, Said, set_aside};
-use crate::retry::outcome::{Classified, classify};
-use crate::retry::policy::{Attempts, Policy};
+use crate::retry::outcome::{Classified, classify, held_back_by};
+use crate::retry::policy::Policy;
 
 /// Wraps a stage in [`Retry`].
 #[derive(Clone, Debug)]
@@ -38,9 +38,9 @@ pub struct Retry<S> {
 }
 
 #[derive(Debug)]
-struct Shared {
-    policy: Policy,
-    means: Means,
+pub(super) struct Shared {
+    pub(super) policy: Policy,
+    pub(super) means: Means,
 }
 
 /// What a route's retries are made with.
@@ -58,6 +58,8 @@ pub struct Means {
     pub chance: Chance,
     /// Whether decisions are counted and not carried out.
     pub observes: bool,
+    /// Whether a download that breaks off goes on where it stopped.
+    pub resumes: bool,
 }
 
 impl RetryLayer {
@@ -98,27 +100,27 @@ where
 }
 
 /// One exchange on its way through its attempts.
-struct Exchange {
-    shared: Arc<Shared>,
-    parts: Parts,
+pub(super) struct Exchange {
+    pub(super) shared: Arc<Shared>,
+    pub(super) parts: Parts,
     body: Held,
     /// Whether a copy of the body is kept. Where none is, it is not for want of room.
-    copies: bool,
-    made: u32,
+    pub(super) copies: bool,
+    pub(super) made: u32,
     free_used: u32,
     ambiguous: bool,
     waited: Duration,
     /// When the attempt under way began.
-    began: SystemTime,
+    pub(super) began: SystemTime,
 }
 
 /// What of a request is the same on each attempt.
-struct Parts {
-    method: Method,
+pub(super) struct Parts {
+    pub(super) method: Method,
     origin: Origin,
-    path: PathAndQuery,
-    headers: HeaderMap,
-    trail: Trail,
+    pub(super) path: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    pub(super) trail: Trail,
     client: Client,
     caller: [u8; 32],
     arrived: Instant,
@@ -133,7 +135,7 @@ impl Exchange {
     fn new(shared: Arc<Shared>, request: Request) -> Self {
         let request = *request;
         let once = request.wishes.single_attempt || request.wants_upgrade || shared.means.observes;
-        let copies = !once && !is_single(&shared.policy);
+        let copies = !once && !shared.policy.attempts.is_single();
         let nothing = Caps { memory: 0, disk: 0 }; // nobody will want the copy
         let caps = if copies { shared.means.caps } else { nothing };
         let body = Held::new(request.body, caps, &shared.means.room);
@@ -177,9 +179,10 @@ impl Exchange {
             let Some(attempt) = classify(&result, &self.shared.policy) else {
                 return self.held_back(kept, result);
             };
-            let (result, says) = self.note(attempt, result).await;
-            match self.decide(attempt, &result, says.permanent) {
-                Decision::Pass => return result,
+            let (result, said) = self.note(attempt, result).await;
+            self.credit(attempt, said);
+            match self.decide(attempt, &result, said) {
+                Decision::Pass => return self.passed(inner, result),
                 Decision::Stop(stop) => return self.stop(stop, result),
                 Decision::Retry { wait, asked, cost, reason } => {
                     if self.shared.means.observes {
@@ -205,7 +208,7 @@ impl Exchange {
     }
 
     /// The request as it goes out on this attempt.
-    fn attempt(&mut self) -> Request {
+    pub(super) fn attempt(&mut self) -> Request {
         let parts = &self.parts;
         let mut standing = parts.standing;
         let now = Instant::now();
@@ -261,7 +264,7 @@ impl Exchange {
     }
 
     /// Notes an attempt, and what its answer's body says.
-    async fn note(
+    pub(super) async fn note(
         &mut self,
         attempt: Classified,
         result: Result<Response, Failure>,
@@ -282,25 +285,35 @@ impl Exchange {
             notes.attempts.push(Attempt { outcome, status, did_nothing, waited, at });
             notes.says = said.says;
         });
-        let good = outcome == Outcome::Done && attempt.status.is_some_and(|s| !s.is_server_error());
-        if good && self.made == 1 && !hint::is_sdk_retry(&self.parts.headers) {
-            self.shared.means.budget.deposit();
-        } else if self.made > 1 && attempt.status.is_some_and(|status| status.is_success()) {
-            self.shared.means.metrics.recovered();
-        }
         (result, said)
     }
 
-    fn decide(
+    /// Lets the budget earn by an exchange that needed no retry, and counts one that did.
+    fn credit(&self, attempt: Classified, said: Said) {
+        let good = attempt.outcome == Outcome::Done
+            && attempt.status.is_some_and(|s| !s.is_server_error())
+            && said.says.is_none();
+        if good && self.made == 1 && !hint::is_sdk_retry(&self.parts.headers) {
+            self.shared.means.budget.deposit();
+        } else if self.made > 1
+            && said.says.is_none()
+            && attempt.status.is_some_and(|status| status.is_success())
+        {
+            self.shared.means.metrics.recovered();
+        }
+    }
+
+    pub(super) fn decide(
         &self,
         attempt: Classified,
         result: &Result<Response, Failure>,
-        permanent: bool,
+        said: Said,
     ) -> Decision {
         let settled = attempt.outcome == Outcome::Done
             && attempt.status.is_some_and(|s| s.is_success() || s.is_redirection());
         if settled {
-            return Decision::Pass; // the common case reads no header and no clock
+            // The common case reads no header and no clock.
+            return if said.permanent { Decision::Stop(Stop::Permanent) } else { Decision::Pass };
         }
         let (parts, policy) = (&self.parts, &self.shared.policy);
         let (now, wall) = (Instant::now(), SystemTime::now());
@@ -313,7 +326,8 @@ impl Exchange {
             free_used: self.free_used,
             hint,
             instructed: hint::instructed(headers),
-            permanent,
+            permanent: said.permanent,
+            in_progress: said.in_progress,
             repeatable: repeatable(&parts.method, &parts.standing, policy, now),
             replayable: !self.copies || self.body.is_replayable(),
             signed: signature::signature(&parts.headers, parts.path.query(), wall),
@@ -325,7 +339,7 @@ impl Exchange {
         decide(policy, &facts, self.shared.means.chance.unit())
     }
 
-    fn pay(&mut self, cost: crate::retry::budget::Cost) -> Option<Paid> {
+    pub(super) fn pay(&mut self, cost: crate::retry::budget::Cost) -> Option<Paid> {
         let (budget, now) = (&self.shared.means.budget, Instant::now());
         let receipt = budget.withdraw(cost, now);
         self.shared.means.metrics.budget(budget.whole_tokens(now));
@@ -336,7 +350,7 @@ impl Exchange {
     }
 
     /// Waits; `false` when the client left and nobody wants another attempt.
-    async fn wait(&mut self, wait: Duration) -> bool {
+    pub(super) async fn wait(&mut self, wait: Duration) -> bool {
         self.waited = wait;
         if self.outlives_client() {
             sleep(wait).await;
@@ -363,26 +377,17 @@ impl Exchange {
     }
 
     /// Hands on what came, and says why.
-    fn stop(&self, stop: Stop, result: Result<Response, Failure>) -> Result<Response, Failure> {
+    pub(super) fn stop(
+        &self,
+        stop: Stop,
+        result: Result<Response, Failure>,
+    ) -> Result<Response, Failure> {
         self.shared.means.metrics.stopped(stop.as_str());
         if !self.shared.means.observes {
             self.parts.trail.with(|notes| notes.stop = Some(stop));
         }
         result
     }
-}
-
-/// Why no attempt follows that was due.
-fn held_back_by(result: &Result<Response, Failure>) -> Stop {
-    match result {
-        // Another replica may be sending the key.
-        Err(Failure::StoreUnavailable(_)) => Stop::Unsafe,
-        _ => Stop::Deadline,
-    }
-}
-
-fn is_single(policy: &Policy) -> bool {
-    matches!(policy.attempts, Attempts::AtMost(most) if most.get() == 1)
 }
 
 #[cfg(test)]
@@ -397,8 +402,8 @@ mod tests {
     use crate::exchange::trail::Says;
     use crate::exchange::{Body, Condition, Pointer, Scalar, Wishes};
     use crate::metrics::Metrics;
-    use crate::retry::FailedWhen;
     use crate::retry::budget::Terms;
+    use crate::retry::policy::{Attempts, FailedWhen};
     use crate::retry::tests::policy;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -427,6 +432,7 @@ mod tests {
             metrics: metrics.route("r"),
             chance: Chance::new([1; 32]),
             observes: false,
+            resumes: false,
         };
         tuned(&mut means);
         let retry = RetryLayer::new(policy, means).layer(upstream.clone());
@@ -734,6 +740,7 @@ mod tests {
         let json = &[("content-type", "application/problem+json")][..];
         let quota = r#"{"error":{"code":"insufficient_quota"}}"#;
         let busy = r#"{"error":{"code":"busy"}}"#;
+        let both = r#"{"success":false,"error":{"code":"insufficient_quota"}}"#;
         let (no, yes) = (r#"{"success":false}"#, r#"{"success":true}"#);
         for (status, fields, text, calls, stop, says) in [
             (429, json, quota, 1, Some(Stop::Permanent), None),
@@ -743,6 +750,11 @@ mod tests {
             (200, json, no, 1, None, Some(Says::Refused)),
             (200, json, yes, 1, None, None),
             (200, &[], no, 1, None, None),
+            (200, json, quota, 1, None, None), // nothing says that it failed
+            (200, json, both, 1, Some(Stop::Permanent), Some(Says::Refused)),
+            (302, json, no, 1, None, Some(Says::Refused)),
+            (400, json, quota, 1, None, None), // no retry was due
+            (400, json, no, 1, None, None),    // the status says it already
         ] {
             let mut bench = bench(policy.clone());
             bench.upstream.answer(Ok(response(status, fields, streamed([data(text)]))));
@@ -752,6 +764,31 @@ mod tests {
             assert_eq!(bench.trail.with(|notes| notes.says), says, "{status} {text}");
             let passed_on = rest(&mut answer.body).await;
             assert!(calls == 2 || passed_on == text, "{passed_on}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_upstream_is_waited_for_where_its_body_says_so() {
+        let running = condition("/error/code", Scalar::String("request_in_progress".to_owned()));
+        let policy = Policy { in_progress_when: vec![running], ..policy() };
+        let until = Some(Instant::now() + Duration::from_hours(1));
+        let promised = Standing { dedupes_until: until, ..Standing::default() };
+        let json = &[("content-type", "application/json"), ("retry-after", "2")][..];
+        let running = r#"{"error":{"code":"request_in_progress"}}"#;
+        let reused = r#"{"error":{"code":"idempotency_key_reuse"}}"#;
+        for (standing, fields, text, wanted) in [
+            (promised, json, running, (200, 2, None)),
+            (promised, json, reused, (409, 1, None)),
+            (promised, &[], running, (409, 1, None)),
+            (Standing::default(), json, running, (409, 1, Some(Stop::Unsafe))),
+        ] {
+            let mut bench = bench(policy.clone());
+            bench.upstream.answer(Ok(response(409, fields, streamed([data(text)]))));
+            bench.upstream.status(200, &[]);
+            let started = Instant::now();
+            let request = Box::new(RequestParts { standing, ..*post(full("ab")) });
+            assert_eq!(bench.outcome(request).await, wanted, "{standing:?} {text}");
+            assert!(wanted.1 == 1 || started.elapsed() >= Duration::from_secs(2), "as it asked");
         }
     }
 

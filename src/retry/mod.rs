@@ -5,12 +5,15 @@
 //! [`decision`] whether there is to be another attempt, [`budget`] whether the
 //! route has earned it, [`backoff`] how long to wait first, [`verdict`] what the
 //! whole history means for the key. [`layer`] asks them and does the sending.
+//! On a route of downloads [`resume`] says whether one that broke off may go on, and
+//! `resuming` is the body that does.
 //!
 //! # Invariants
 //!
 //! - Nothing is sent twice unless the attempt before did nothing, repeating is
 //!   harmless, or the upstream de-duplicates by key.
-//! - Once a byte of a response has reached the client, that response is final.
+//! - Once a byte of a response has reached the client, that response is final: what is
+//!   resumed is the rest of it, to the byte, or nothing.
 //! - A retry is paid for before it waits, so waiting retries are bounded too.
 
 pub mod backoff;
@@ -19,9 +22,11 @@ pub mod decision;
 pub mod layer;
 pub mod outcome;
 pub mod policy;
+pub mod resume;
 pub mod verdict;
 
 mod glance;
+mod resuming;
 
 pub use backoff::{Backoff, Growth, Jitter};
 pub use budget::Budget;

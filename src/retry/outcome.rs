@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 
-use crate::exchange::{Failure, Outcome, Response, hint};
+use crate::exchange::{Failure, Outcome, Response, Stop, hint};
 use crate::retry::Policy;
 
 /// An attempt, classified.
@@ -33,6 +33,15 @@ pub fn classify(result: &Result<Response, Failure>, policy: &Policy) -> Option<C
     }
 }
 
+/// Why no attempt follows that was due: it was held back, which left `result`.
+pub fn held_back_by(result: &Result<Response, Failure>) -> Stop {
+    match result {
+        // Another replica may be sending the key.
+        Err(Failure::StoreUnavailable(_)) => Stop::Unsafe,
+        _ => Stop::Deadline,
+    }
+}
+
 fn of_response(status: StatusCode, headers: &HeaderMap, policy: &Policy) -> Classified {
     let outcome = if is_replay(headers) {
         Outcome::Replayed
@@ -59,6 +68,7 @@ fn of_failure(failure: &Failure) -> Option<Classified> {
         // Its last byte never went: what arrived is no request.
         Failure::ClientGone => (Outcome::NotSent, false, true),
         Failure::BadRequest(_)
+        | Failure::Unfit(_)
         | Failure::HeaderTooLarge
         | Failure::KeyInvalid(_)
         | Failure::KeyMissing(_)
@@ -71,6 +81,7 @@ fn of_failure(failure: &Failure) -> Option<Classified> {
         | Failure::KeyReused(_)
         | Failure::Overloaded
         | Failure::LimitWait { .. }
+        | Failure::InsufficientCredits { .. }
         | Failure::StoreUnavailable(_)
         | Failure::Loop
         | Failure::ReplaySuspended => return None,
@@ -152,6 +163,7 @@ mod tests {
             (Failure::TimedOut { after: secs, sent: false }, Some((Outcome::NotSent, true))),
             (Failure::ClientGone, Some((Outcome::NotSent, true))),
             (Failure::LimitWait { retry_after: secs }, None),
+            (Failure::InsufficientCredits { detail: String::new(), retry_after: None }, None),
             (Failure::Loop, None),
         ] {
             let text = failure.to_string();

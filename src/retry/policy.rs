@@ -17,6 +17,9 @@ pub struct Policy {
     pub on: Triggers,
     /// Answers that look transient and are not.
     pub never_when: Vec<Condition>,
+    /// Answers that say that the first request under the key is still under way: it is
+    /// waited for, and asked for again under the same key.
+    pub in_progress_when: Vec<Condition>,
     /// Good statuses whose body says that the request failed.
     pub failed_when: Vec<FailedWhen>,
     /// Statuses that prove that nothing was done.
@@ -45,6 +48,13 @@ pub enum Attempts {
     AtMost(NonZeroU32),
     /// As many as the deadline lets through.
     Unlimited,
+}
+
+impl Attempts {
+    /// Whether there is no second.
+    pub fn is_single(self) -> bool {
+        matches!(self, Self::AtMost(most) if most.get() == 1)
+    }
 }
 
 /// What makes an attempt worth another: the `on` list.

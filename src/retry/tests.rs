@@ -19,6 +19,7 @@ pub(crate) fn policy() -> Policy {
             timeout: true,
         },
         never_when: Vec::new(),
+        in_progress_when: Vec::new(),
         failed_when: Vec::new(),
         refused_by: Statuses::NONE.with(429),
         backoff: Backoff {

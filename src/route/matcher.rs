@@ -21,6 +21,12 @@ impl Matcher {
             && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
     }
 
+    /// What the first pattern that matches `path` leaves open in it: each `*`, in order.
+    pub fn wildcards(&self, path: &str) -> Vec<String> {
+        let matching = self.paths.iter().find(|pattern| pattern.matches(path));
+        matching.map_or_else(Vec::new, |pattern| pattern.wildcards(path))
+    }
+
     /// Whether this route names the host, whatever the method and path.
     pub fn names(&self, host: &str, port: u16) -> bool {
         self.hosts.iter().any(|pattern| pattern.matches(host, port))
@@ -70,12 +76,24 @@ impl HostPattern {
 
     /// Whether `host` (lower case, no brackets, no trailing dot) and `port` match.
     pub fn matches(&self, host: &str, port: u16) -> bool {
-        self.port.is_none_or(|wanted| wanted == port)
-            && match &self.name {
-                HostName::Every => true,
-                HostName::Exactly(name) => name == host,
-                HostName::Under(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            }
+        self.port.is_none_or(|wanted| wanted == port) && self.matches_name(host)
+    }
+
+    /// Whether `host` matches, whatever the port.
+    pub fn matches_name(&self, host: &str) -> bool {
+        match &self.name {
+            HostName::Every => true,
+            HostName::Exactly(name) => name == host,
+            HostName::Under(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        }
+    }
+
+    /// The one host that it names; none where it is a pattern of many.
+    pub fn exact(&self) -> Option<&str> {
+        match &self.name {
+            HostName::Exactly(name) => Some(name),
+            HostName::Every | HostName::Under(_) => None,
+        }
     }
 }
 
@@ -111,6 +129,18 @@ impl PathPattern {
             part => Ok(Segment::Exactly(part.to_owned())),
         });
         segments.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// How many `*` it has.
+    pub fn open(&self) -> usize {
+        self.0.iter().filter(|segment| **segment == Segment::One).count()
+    }
+
+    fn wildcards(&self, path: &str) -> Vec<String> {
+        let segments = path.strip_prefix('/').unwrap_or(path).split('/');
+        let both = self.0.iter().zip(segments);
+        let taken = both.filter(|(wanted, _)| **wanted == Segment::One);
+        taken.map(|(_, segment)| segment.to_owned()).collect()
     }
 
     /// Whether `path`, as it came on the wire, matches.
@@ -190,6 +220,22 @@ mod tests {
         ] {
             assert!(HostPattern::parse(bad).is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_path_says_what_its_pattern_leaves_open() {
+        let parse = |written: &&str| PathPattern::parse(written).expect("a pattern");
+        let paths = ["/v1/*/x", "/v2/*/*/**", "/v3"].iter().map(parse).collect();
+        let matcher = Matcher { hosts: Vec::new(), methods: Vec::new(), paths };
+        for (path, wanted) in [
+            ("/v1/a%2Fb/x", vec!["a%2Fb"]),
+            ("/v2/a/b/c/d", vec!["a", "b"]),
+            ("/v3", vec![]),
+            ("/v4/a", vec![]),
+        ] {
+            assert_eq!(matcher.wildcards(path), wanted, "{path}");
+        }
+        assert_eq!(matcher.paths.iter().map(PathPattern::open).collect::<Vec<_>>(), [1, 2, 0]);
     }
 
     #[test]

@@ -1,16 +1,26 @@
 //! A route: which requests it matches, and the policy they get.
 
+pub mod index;
 pub mod matcher;
+pub mod provenance;
+
+use std::sync::Arc;
 
 use http::Method;
 
+pub use index::Index;
 pub use matcher::{HostPattern, Matcher, PathPattern};
+pub use provenance::Provenance;
 
+use crate::credit;
+use crate::exchange::Shape;
 use crate::exchange::body::Caps;
 use crate::idempotency;
+use crate::inbox;
 use crate::limit;
 use crate::poll;
 use crate::retry;
+use crate::schema::Schema;
 
 /// A named rule.
 #[derive(Clone, Debug)]
@@ -27,12 +37,24 @@ pub struct Route {
     pub retry: retry::Policy,
     /// Which requests carry a key.
     pub rules: idempotency::Rules,
+    /// How the provider is asked what became of a key.
+    pub lookup: Option<Arc<idempotency::lookup::Recipe>>,
     /// What is held back.
     pub limits: limit::Limits,
     /// How polls are spaced, and when their job is over.
     pub polls: poll::Rules,
+    /// Which effects are held back for want of credit.
+    pub credit: credit::Rules,
     /// How much of a body is kept for sending it again.
     pub body: Caps,
+    /// How answers look that are made here.
+    pub errors: Shape,
+    /// What JSON bodies of requests are to fit.
+    pub schema: Option<Schema>,
+    /// How deliveries are taken in for the application behind it.
+    pub inbox: Option<inbox::Rules>,
+    /// Where all this was written.
+    pub provenance: Provenance,
 }
 
 impl Route {

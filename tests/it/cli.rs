@@ -30,9 +30,11 @@ async fn explain_tells_what_would_happen_after_each_outcome_and_why() {
     let (post, get) = (["POST", "https://a.test/v1"], ["GET", "https://a.test/v1"]);
     for word in ["null", "false"] {
         let wanted = [
-            "route: r (samekey.yaml)",
-            "kind: effect",
+            "route: r (samekey.yaml:2)",
+            "kind: effect  [built in]",
             "key: a random one, in header idempotency-key",
+            "upstream de-duplicates: no",
+            "  [samekey.yaml:2]\n  attempts: 4, within 300s  [built in]",
             "after 429      throttled: retried after up to 200ms, for one token of the budget: the status proves",
             "after 500      failed: passed on, Samekey-Stop: unsafe: ",
             "after 503      failed: passed on, Samekey-Stop: unsafe: ",
@@ -67,6 +69,27 @@ async fn explain_tells_what_a_kind_starts_from_and_how_polls_are_spaced() {
     check_explained(&route(spaced), &get, &polls).await;
     let fetch = ["kind: fetch", "attempts: 3, within 300s", "backoff: linear from 500ms to 5s"];
     check_explained(&route("kind: fetch"), &get, &fetch).await;
+}
+
+#[tokio::test]
+async fn explain_tells_what_money_an_effect_may_spend() {
+    let config = "\
+routes:
+  - name: r
+    match: {hosts: [a.test]}
+    breaker: {when: [{json: /error/code, in: [out, broke]}], statuses: [402, 403]}
+    preflight: {request: GET /account, json: /credits, at_least: 1.50}
+    estimate: {path: /estimate, json: /cost, at_most: 50}
+";
+    let money = [
+        "  credit breaker: status 402, 403 or /error/code of out, broke refuses this credential's effects for 300s",
+        "  balance: /credits of GET /account, at least 1.5, asked for every 60s",
+        "  cost gate: /cost of the estimate, at most 50; refused where nobody says",
+    ];
+    check_explained(config, &["POST", "https://a.test/"], &money).await;
+    let ran = samekey(folder_with(config).path(), &["explain", "GET", "https://a.test/"]).await;
+    assert!(ran.out.contains("kind: read"), "{}{}", ran.out, ran.err);
+    assert!(!ran.out.contains("credit"), "a read spends nothing:\n{}", ran.out);
 }
 
 #[tokio::test]
@@ -122,6 +145,55 @@ async fn explain_reads_the_request_and_the_route() {
         &["after 503      failed: passed on, Samekey-Stop: budget"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn explain_tells_what_becomes_of_an_unknown_outcome() {
+    let route = |more: &str| format!("routes:\n  - {{name: r, match: {{hosts: [a.test]}}{more}}}");
+    let lookup = ", lookup: {request: '/v1/jobs/{key}', match: /id, settle: 1m, readings: 3}";
+    for (more, wanted) in [
+        ("", "an unknown outcome: a repeat is outcome-unknown until `samekey ledger resolve`"),
+        (", retry: {unsafe: true}", "an unknown outcome: a repeat is sent again: retry.unsafe"),
+        (", idempotency: {upstream_dedupes: true}", "sent again under the same key, for 86400s"),
+        (lookup, "not listed 3 times, 30s apart and from 60s after the last attempt on"),
+    ] {
+        check_explained(&route(more), &["POST", "https://a.test/v1"], &[wanted]).await;
+    }
+}
+
+#[tokio::test]
+async fn explain_shows_which_line_of_which_file_decided() {
+    let config = "\
+defaults:
+  retry: {attempts: 3}
+routes:
+  - preset: clipia-generate
+    name: staging
+    match: {hosts: [staging.test]}
+    idempotency:
+      upstream_ttl: 1h
+";
+    let preset = "config/providers/clipia.yaml:";
+    let post = |host: &str| format!("https://{host}/v1/models/x");
+    let [own, built_in] = [post("staging.test"), post("api.clipia.ai")];
+    let place = format!("idempotency-key  [{preset}");
+    let wanted = [
+        "route: staging (samekey.yaml:4, from preset clipia)",
+        place.as_str(),
+        "attempts: 3, within 300s  [defaults, samekey.yaml:2]",
+        "retry-after obeyed up to: 120s  [built in]",
+    ];
+    check_explained(config, &["POST", &own], &wanted).await;
+    let begins = format!("route: clipia-generate (preset clipia, {preset}");
+    let dedupes = format!("a repeated key has one effect there  [{preset}");
+    let wanted = [begins.as_str(), &dedupes, "[defaults, samekey.yaml:2]", "[built in]"];
+    check_explained(config, &["POST", &built_in], &wanted).await;
+    let unsafe_stop =
+        "upstream is not known to de-duplicate by key  [config/providers/json2video.yaml:";
+    let movies = "https://api.json2video.com/v2/movies";
+    check_explained(config, &["POST", movies, "--after", "reset"], &[unsafe_stop]).await;
+    let none = "providers: []";
+    check_explained(none, &["POST", movies], &["route: none\n  no route names the host"]).await;
 }
 
 #[tokio::test]
@@ -185,6 +257,31 @@ async fn the_ca_is_printed_as_it_is_served() {
     let read = |name: &str| std::fs::read_to_string(running.path().join(name)).expect("written");
     assert_eq!(read("bundle.pem"), read("state/public/bundle.pem"));
     assert!(read("bundle.pem").ends_with(&cert.out));
+    let store = samekey(running.path(), &["ca", "truststore", "-o", "t.p12"]).await;
+    assert_eq!((store.out.as_str(), store.code), ("", Some(0)), "{}", store.err);
+    let read = |name: &str| std::fs::read(running.path().join(name)).expect("written");
+    assert_eq!(read("t.p12"), read("state/public/truststore.p12"));
+}
+
+#[tokio::test]
+async fn a_truststore_opens_with_its_password_and_holds_the_ca_and_the_roots() {
+    let running = Samekey::start("").await;
+    let opened = |password: &str| {
+        let file = running.path().join("state/public/truststore.p12");
+        std::process::Command::new("openssl")
+            .args(["pkcs12", "-nokeys", "-passin", &format!("pass:{password}"), "-in"])
+            .arg(file)
+            .output()
+            .expect("openssl is installed")
+    };
+    let text = String::from_utf8(opened("changeit").stdout).expect("it is PEM");
+    let bundle = std::fs::read_to_string(running.path().join("state/public/bundle.pem"));
+    let count = |text: &str| text.matches("-----BEGIN CERTIFICATE-----").count();
+    assert_eq!(count(&text), count(&bundle.expect("written")));
+    assert!(text.contains("friendlyName: samekey\n"), "{text}");
+    // What Java asks of a certificate before it trusts it.
+    assert_eq!(text.matches("2.16.840.1.113894.746875.1.1").count(), count(&text));
+    assert!(!opened("another").status.success());
 }
 
 #[tokio::test]
@@ -350,7 +447,7 @@ async fn exec_passes_signals_on() {
 async fn exec_sets_what_programs_of_any_language_read() {
     let folder = folder_with("");
     let mut run = command(folder.path(), &["exec", "--", "env"]);
-    let ran = ran(run.env("NO_PROXY", "intra.test")).await;
+    let ran = ran(run.env("NO_PROXY", "intra.test").env("JAVA_TOOL_OPTIONS", "-Down=1")).await;
     let value = |name: &str| {
         let start = format!("{name}=");
         ran.out.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
@@ -382,6 +479,9 @@ async fn exec_sets_what_programs_of_any_language_read() {
         assert!(value(name).ends_with("/public/bundle.pem"), "{name}: {}", value(name));
     }
     assert!(value("NODE_EXTRA_CA_CERTS").ends_with("/public/ca.pem"));
+    let java = value("JAVA_TOOL_OPTIONS");
+    assert!(java.starts_with("-Down=1 -Dhttp.proxyHost=127.0.0.1 "), "{java}");
+    assert!(java.contains("/public/truststore.p12\" "), "{java}");
 }
 
 #[tokio::test]

@@ -25,15 +25,15 @@ fn installed(path: &str) -> String {
     path.to_str().expect("text").to_owned()
 }
 
-fn script(name: &str) -> String {
+pub(crate) fn script(name: &str) -> String {
     installed(&format!("tests/clients/{name}"))
 }
 
-fn python(name: &str) -> Vec<String> {
+pub(crate) fn python(name: &str) -> Vec<String> {
     vec![installed(".tools/venv/bin/python"), script(name)]
 }
 
-fn node(name: &str) -> Vec<String> {
+pub(crate) fn node(name: &str) -> Vec<String> {
     let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     vec![
         installed(&format!("tests/clients/node_modules/node-linux-{machine}/bin/node")),
@@ -51,13 +51,13 @@ fn curl() -> Vec<String> {
 const PROXY_ALL: [&str; 3] = ["env", "NO_PROXY=", "no_proxy="];
 
 /// Through `exec`.
-async fn in_exec(folder: &std::path::Path, program: &[String]) -> Ran {
+pub(crate) async fn in_exec(folder: &std::path::Path, program: &[String]) -> Ran {
     let program: Vec<_> = program.iter().map(String::as_str).collect();
     samekey(folder, &[&["exec", "--"][..], &PROXY_ALL, &program].concat()).await
 }
 
 /// Beside a sidecar that runs, with the variables that it wrote down.
-async fn in_shell(running: &Samekey, program: &[String]) -> Ran {
+pub(crate) async fn in_shell(running: &Samekey, program: &[String]) -> Ran {
     let shell = command(running.path(), &[]);
     let environment = shell.as_std().get_envs().filter(|(_, value)| value.is_none());
     let unset: Vec<_> = environment.map(|(name, _)| name.to_owned()).collect();

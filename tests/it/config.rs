@@ -35,7 +35,7 @@ upstream: {proxy: http://x}
 routes:
   - name: a
     match: {hosts: [x.test]}
-    breaker: {}
+    inbox: {}
     retry: {attempts: 0, attempt_timeot: 3s, backoff: {initial: 0}, deadline: 5}
   - name: a
 ";
@@ -45,7 +45,7 @@ routes:
         "3: listeners[1].mode: must be one of forward, transparent, reverse (got `revers`)",
         "4: admin.adress: unknown key `adress`, did you mean `address`?",
         "5: upstream.proxy: comes with a later version, must be null (got `http://x`)",
-        "9: routes[0].breaker: `breaker` comes with a later version",
+        "9: routes[0].inbox.identity: must be {json: POINTER}, such as /request_id, or {header: NAME}",
         "10: routes[0].retry.attempt_timeot: unknown key `attempt_timeot`, did you mean `attempt_timeout`?",
         "10: routes[0].retry.attempts: must be at least 1 or `unlimited` (got 0)",
         "10: routes[0].retry.backoff.initial: must be at least 1ms (got 0)",
@@ -77,7 +77,12 @@ async fn the_shipped_file_has_no_faults() {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samekey.yaml");
     let ran = samekey(folder.path(), &["--config", shipped, "check"]).await;
     assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)));
-    assert_eq!(ran.out, format!("{shipped}: no faults, 1 route\n"));
+    let own = format!("{shipped}: no faults, 1 route, and ");
+    let presets = ran.out.strip_prefix(&own).expect("the presets are counted apart");
+    assert!(presets.contains(" of ") && presets.ends_with(" presets\n"), "{presets}");
+    let alone = folder_with("providers: []\nroutes: [{preset: json2video-create}]");
+    let ran = samekey(alone.path(), &["check"]).await;
+    assert_eq!(ran.out, "samekey.yaml: no faults, 1 route\n");
 }
 
 #[tokio::test]

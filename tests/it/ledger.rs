@@ -50,6 +50,7 @@ impl Seed {
             route: route.to_owned(),
             method: "POST".to_owned(),
             url: format!("https://a.test/v1/jobs/{nth}?id="),
+            captured: None,
             began: Moment { wall, ..now },
         }
     }
@@ -57,6 +58,7 @@ impl Seed {
     async fn in_flight(&self, nth: u32, route: &str, key: &str) {
         let scope = u8::try_from(nth).expect("few");
         let reserve = Reserve {
+            tag: None,
             row: self.row(nth, route, key),
             id: [scope; 32],
             epoch: 1,
@@ -228,6 +230,11 @@ async fn lists_are_filtered_and_paged_while_new_ones_come() {
         ("?key=order/1", &[1]),
         ("?state=completed", &[5, 1]),
         ("?state=unknown", &[2]),
+        ("?captured=job:j-1", &[1]),
+        ("?captured=job%3Aj-2&state=unknown", &[2]),
+        ("?captured=job:j-2&state=completed", &[]),
+        ("?captured=job:j", &[]),
+        ("?captured=", &[5, 4, 3, 2, 1]),
         ("?state=failed", &[3]),
         ("?state=in_flight", &[]),
         ("?route=other&state=completed&key=k-5&limit=1000", &[5]),
@@ -258,8 +265,9 @@ async fn a_parameter_that_is_wrong_is_named() {
         ("?limit=0", &["limit:", "1 to 1000"]),
         ("?limit=1001", &["limit:"]),
         ("?limit=x", &["limit:"]),
+        ("?captured=job", &["captured:", "NAME:VALUE"]),
         ("?cursor=zzz", &["cursor:", "next"]),
-        ("?colour=red", &["`colour`", "route, key, state, limit and cursor"]),
+        ("?colour=red", &["`colour`", "route, key, state, captured, limit and cursor"]),
         ("?limit=1&limit=2", &["limit:", "twice"]),
     ] {
         let answer = ask(&running, Method::GET, &format!("/api/exchanges{query}"), "").await;

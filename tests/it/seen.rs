@@ -430,6 +430,13 @@ async fn status_and_routes_say_what_is_in_force() {
     let route = &routes["routes"][0];
     assert_eq!((&route["name"], &route["upstream_dedupes"]), (&"r".into(), &true.into()));
     assert_eq!((&route["mode"], &route["budget_tokens"]), (&"enforce".into(), &100.into()));
+    assert_eq!((&route["preset"], &route["written"]), (&Value::Null, &"samekey.yaml:6".into()));
+    let last = routes["routes"].as_array().and_then(|routes| routes.last()).expect("routes");
+    let written = last["written"].as_str().expect("a place");
+    assert!(written.starts_with("config/providers/"), "{last}");
+    assert!(
+        last["name"].as_str().expect("a name").starts_with(last["preset"].as_str().expect("one"))
+    );
 }
 
 #[tokio::test]

@@ -538,6 +538,28 @@ async fn a_large_body_passes_without_being_kept() {
 }
 
 #[tokio::test]
+async fn without_an_upstream_the_first_segment_of_the_path_names_it() {
+    let provider = provider().await;
+    let listeners = "listeners: [{address: '127.0.0.1:0', mode: reverse}]\n";
+    let samekey = Samekey::beside(&provider, &format!("{listeners}{ROUTED}")).await;
+    let tls = provider.ports.https_url("").replace("https://", "/");
+    let plain = provider.ports.http_url("").replace("http://", "/http:");
+    for upstream in [&tls, &plain] {
+        provider.script("s", "503; ok");
+        let path = format!("{upstream}/s/s/inspect?x=%2f");
+        let answer = crate::support::client::get(samekey.proxy, &path).await;
+        let attempts = answer.header("samekey-attempts");
+        assert_eq!((answer.status.as_u16(), attempts), (200, "2"), "{path}");
+        let paths: Vec<_> = provider.seen("s").into_iter().map(|row| row.path).collect();
+        assert_eq!(paths, ["/s/s/inspect?x=%2f"; 2]);
+    }
+    let answer = crate::support::client::get(samekey.proxy, "/v1/jobs").await;
+    let told = answer.text();
+    assert_eq!(answer.status, 400, "{told}");
+    assert!(told.contains("as in /api.example.com/v1/jobs"), "{told}");
+}
+
+#[tokio::test]
 async fn a_base_url_leads_to_its_upstream() {
     let provider = provider().await;
     let listeners = |upstream: &str| {

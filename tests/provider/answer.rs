@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::api::{Head, Received};
+use super::download;
 use super::script::{Cut, Shape, Step, Then};
 
 /// A response, and how it is written.
@@ -15,22 +16,43 @@ pub(crate) struct Answer {
     pub(crate) content: Content,
     pub(crate) shape: Shape,
     pub(crate) then: Then,
+    /// The length that is told, where it may not be what is sent.
+    pub(crate) told: Option<u64>,
+    /// How it ends before its end.
+    pub(crate) cut: Option<Cut>,
 }
 
 pub(crate) enum Content {
     Bytes(Bytes),
     /// This many zeros, made as they are sent.
     Zeros(u64),
+    /// So many bytes of a file, made as they are sent.
+    File {
+        tag: String,
+        first: u64,
+        count: u64,
+    },
 }
 
 impl Answer {
+    pub(crate) fn empty() -> Self {
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            content: Content::Bytes(Bytes::new()),
+            shape: Shape::Whole,
+            then: Then::Keep,
+            told: None,
+            cut: None,
+        }
+    }
+
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self {
             status,
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
             content: Content::Bytes(Bytes::from(format!("{body}\n"))),
-            shape: Shape::Whole,
-            then: Then::Keep,
+            ..Self::empty()
         }
     }
 
@@ -76,6 +98,9 @@ impl Answer {
 
     /// How the connection ends after this answer, if it does.
     pub(crate) fn end(&self) -> Option<Cut> {
+        if self.cut.is_some() {
+            return self.cut;
+        }
         match (self.shape, self.then) {
             (Shape::TruncatedReset, _) | (_, Then::Reset) => Some(Cut::Reset),
             (Shape::Truncated | Shape::BadChunk | Shape::UntilClose, _)
@@ -93,10 +118,14 @@ impl Answer {
         all
     }
 
+    /// The length that its head tells.
     pub(crate) fn len(&self) -> u64 {
+        if let Some(told) = self.told {
+            return told;
+        }
         match &self.content {
             Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Zeros(count) => *count,
+            Content::Zeros(count) | Content::File { count, .. } => *count,
         }
     }
 
@@ -111,6 +140,7 @@ impl Answer {
                     (!piece.is_empty()).then_some(piece)
                 }))
             }
+            Content::File { tag, first, count } => Box::new(download::pieces(tag, *first, *count)),
             Content::Zeros(count) => {
                 let zeros = Bytes::from_static(&[0; PIECE]);
                 let mut left = *count;

@@ -12,9 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::Answer;
+use super::apis::Name;
+use super::apis::sites::{Asking, Sites, Visit};
 use super::book::Book;
+use super::download;
 use super::faults::Faults;
 use super::job::Job;
+use super::listing;
 use super::script::{BadScript, Cut, Kind, Script, Step, Then};
 
 /// All that the provider knows, shared by its listeners.
@@ -30,6 +34,8 @@ pub(crate) struct Sim {
     releases: watch::Sender<u64>,
     /// How many of the next connections are reset as they are accepted.
     refusals: AtomicU64,
+    /// The whole APIs, beside the one that is served here.
+    pub(crate) sites: Sites,
 }
 
 struct Scenario {
@@ -72,6 +78,8 @@ pub(crate) struct Seen {
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) connection: u64,
+    /// The API whose port it came to.
+    pub(crate) api: Option<Name>,
     pub(crate) version: String,
     pub(crate) method: String,
     pub(crate) target: String,
@@ -105,7 +113,12 @@ pub(crate) enum Act {
 }
 
 impl Sim {
-    pub(crate) fn new(honours_keys: bool, book: Option<Book>, faults: Option<Faults>) -> Self {
+    pub(crate) fn new(
+        honours_keys: bool,
+        book: Option<Book>,
+        faults: Option<Faults>,
+        sites: Sites,
+    ) -> Self {
         Self {
             started: Instant::now(),
             honours_keys,
@@ -115,6 +128,7 @@ impl Sim {
             arrivals: watch::Sender::new(0),
             releases: watch::Sender::new(0),
             refusals: AtomicU64::new(0),
+            sites,
         }
     }
 
@@ -122,6 +136,7 @@ impl Sim {
     pub(crate) fn script(&self, scenario: &str, steps: &str) -> Result<(), BadScript> {
         let script = Script::parse(steps)?;
         let fresh = Scenario { script, ..Scenario::new(self.honours_keys) };
+        self.sites.close(scenario);
         self.books().insert(scenario.to_owned(), fresh);
         Ok(())
     }
@@ -131,9 +146,9 @@ impl Sim {
         self.with(scenario, |it| it.honours_keys = honours_keys);
     }
 
-    /// How many jobs `scenario` has created.
+    /// How many jobs `scenario` has created, or its API made effects.
     pub(crate) fn effects(&self, scenario: &str) -> usize {
-        self.with(scenario, |it| it.jobs.len())
+        self.with(scenario, |it| it.jobs.len()) + self.sites.effects(scenario)
     }
 
     /// The requests of `scenario`, in the order in which their heads came.
@@ -168,6 +183,7 @@ impl Sim {
     /// Forgets every scenario.
     pub(crate) fn forget(&self) {
         self.books().clear();
+        self.sites.close_all();
     }
 
     /// Everything, for a reader outside this program.
@@ -184,13 +200,14 @@ impl Sim {
             "effects": self.effects(scenario),
             "requests": seen.len(),
             "keys": keys,
+            "books": self.sites.books(scenario),
             "seen": seen,
         })
     }
 
     /// Writes a request into the books and takes the step that it meets.
     pub(crate) fn begin(&self, head: Head) -> Turn {
-        let (scenario, _) = split(&head.target);
+        let (scenario, _) = head.split();
         let scenario = scenario.to_owned();
         let releases_seen = *self.releases.borrow();
         let at = self.started.elapsed();
@@ -220,21 +237,29 @@ impl Sim {
     /// What is done once the body is read: effects first, then faults.
     pub(crate) async fn after(&self, turn: &Turn, received: &Received) -> Act {
         self.enter(turn, received);
+        let visit = turn.visit();
+        let asking = visit.as_ref().map(|visit| self.sites.begin(visit));
+        let serve = |forced| match (&visit, &asking) {
+            (Some(visit), Some(asking)) => self.visit(turn, received, (visit, asking), forced),
+            _ => self.serve(turn, received),
+        };
         let step = &turn.step;
         let act = match step.kind {
-            Kind::Good | Kind::Hundred => Act::Answer(self.serve(turn, received).dressed(step)),
+            Kind::Good | Kind::Hundred => Act::Answer(serve(None).dressed(step)),
             Kind::Status(status) => {
                 if step.effect {
-                    self.serve(turn, received);
+                    serve(Some(status));
                 }
-                Act::Answer(Answer::from_step(status, step))
+                let error = |visit| self.sites.error(visit, status).dressed(step);
+                let answer = visit.as_ref().map(error);
+                Act::Answer(answer.unwrap_or_else(|| Answer::from_step(status, step)))
             }
             Kind::After(cut) => {
-                self.serve(turn, received);
+                serve(None);
                 Act::Cut(cut)
             }
             Kind::Garbage => {
-                self.serve(turn, received);
+                serve(None);
                 Act::Garbage
             }
             Kind::Before(cut) => Act::Cut(cut),
@@ -242,7 +267,30 @@ impl Sim {
         };
         self.withhold(turn).await;
         self.with(&turn.scenario, |it| it.jobs.iter_mut().for_each(|job| job.finish(turn)));
+        if let Some(visit) = &visit {
+            self.sites.ended(visit);
+        }
         act
+    }
+
+    /// Asks the whole API that the request came to.
+    fn visit(
+        &self,
+        turn: &Turn,
+        received: &Received,
+        (visit, asking): (&Visit<'_>, &Asking),
+        forced: Option<u16>,
+    ) -> Answer {
+        let (_, target) = turn.head.split();
+        let lingers = turn.lingers();
+        let (answer, effects) =
+            self.sites.serve(visit, (target, received), asking, (lingers, forced));
+        for effect in &effects {
+            if let Some(book) = &self.book {
+                book.enter(&effect.id, effect.key.as_deref(), &effect.event);
+            }
+        }
+        answer
     }
 
     async fn withhold(&self, turn: &Turn) {
@@ -269,7 +317,7 @@ impl Sim {
 
     /// The API itself.
     fn serve(&self, turn: &Turn, received: &Received) -> Answer {
-        let (_, path) = split(&turn.head.target);
+        let (_, path) = turn.head.split();
         let path = path.split('?').next().unwrap_or(path);
         let words: Vec<_> = path.split('/').skip(1).collect();
         let good = |body: Value| Answer::json(200, &body);
@@ -277,10 +325,17 @@ impl Sim {
             (_, ["echo"]) => Answer::echo(&turn.head, received),
             (_, ["inspect"]) => good(self.with(&turn.scenario, |it| json!(it.seen.get(turn.row)))),
             (_, ["sink"]) => good(json!({"bytes": received.bytes, "digest": received.digest})),
+            ("GET" | "HEAD", ["files", _]) => download::answer(&turn.head, &turn.step),
             (_, ["bytes", count]) => Answer::zeros(count.parse().unwrap_or(0)),
             (_, ["status", status]) => {
                 let status = status.parse().unwrap_or(404);
                 Answer::json(status, &json!({"status": status}))
+            }
+            ("GET", ["v2", "movies"]) => {
+                self.with(&turn.scenario, |it| listing::page(&it.jobs, &turn.head.target))
+            }
+            ("GET", ["v2", "by-name", name]) => {
+                self.with(&turn.scenario, |it| listing::named(&it.jobs, name))
             }
             ("POST" | "PUT" | "PATCH", ["v1" | "v2", ..]) => self.create(turn, received),
             ("GET" | "HEAD", ["v1" | "v2", .., id]) => self.job(turn, id),
@@ -300,11 +355,12 @@ impl Sim {
                 id: format!("job-{}-{n}", turn.scenario),
                 key: key.clone(),
                 digest: received.digest.clone(),
-                running: turn.step.held || !turn.step.wait.is_zero(),
+                asked: serde_json::from_slice(&received.kept).unwrap_or_default(),
+                running: turn.lingers(),
             };
             let answer = Answer::json(201, &job.shown(n));
             if let Some(book) = &self.book {
-                book.enter(&job.id, key.as_deref(), &received.kept);
+                book.enter(&job.id, key.as_deref(), &event(&received.kept));
             }
             it.by_key.extend(key.map(|key| (key, n - 1)));
             it.jobs.push(job);
@@ -364,7 +420,31 @@ impl Seen {
     }
 }
 
+impl Turn {
+    /// Whether the answer is withheld after its effect.
+    fn lingers(&self) -> bool {
+        self.step.held || !self.step.wait.is_zero()
+    }
+
+    /// The request, as the whole API that it came to sees it.
+    fn visit(&self) -> Option<Visit<'_>> {
+        let name = self.head.api?;
+        Some(Visit { name, scenario: &self.scenario, head: &self.head })
+    }
+}
+
 impl Head {
+    /// The scenario's name and the path below it: `/s/NAME/v1/jobs`; else the API's name,
+    /// or `default`, and all.
+    fn split(&self) -> (&str, &str) {
+        let named = self.target.strip_prefix("/s/").and_then(|rest| {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            rest.split_at_checked(end)
+        });
+        let own = self.api.map_or("default", Name::as_str);
+        named.unwrap_or((own, &self.target))
+    }
+
     /// The first value of a field, by its name in lower case.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut fields = self.headers.iter();
@@ -373,7 +453,7 @@ impl Head {
 
     /// Whether the path ends in `/word`.
     pub(crate) fn is_for(&self, word: &str) -> bool {
-        let (_, path) = split(&self.target);
+        let (_, path) = self.split();
         path.split('?').next().and_then(|path| path.strip_prefix('/')) == Some(word)
     }
 }
@@ -384,13 +464,10 @@ impl Received {
     }
 }
 
-/// The scenario's name and the path below it: `/s/NAME/v1/jobs`, else `default` and all.
-fn split(target: &str) -> (&str, &str) {
-    let named = target.strip_prefix("/s/").and_then(|rest| {
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        rest.split_at_checked(end)
-    });
-    named.unwrap_or(("default", target))
+/// The business event that a request for a job is about.
+fn event(body: &[u8]) -> String {
+    let asked: Value = serde_json::from_slice(body).unwrap_or_default();
+    asked.get("order").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// As much of a body as a test may want to look at.

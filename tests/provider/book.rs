@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A file that only grows: each effect is in it before its answer goes out.
 #[derive(Debug)]
@@ -23,15 +23,10 @@ impl Book {
     /// # Panics
     ///
     /// When the file cannot be written: what is counted from it would be wrong.
-    pub(crate) fn enter(&self, job: &str, key: Option<&str>, body: &[u8]) {
-        let asked: Value = serde_json::from_slice(body).unwrap_or_default();
-        let event = asked.pointer(EVENT).cloned().unwrap_or_default();
+    pub(crate) fn enter(&self, job: &str, key: Option<&str>, event: &str) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis());
         let at = u64::try_from(at).unwrap_or(u64::MAX);
         let line = json!({"event": event, "key": key, "job": job, "at_ms": at});
         (&self.0).write_all(format!("{line}\n").as_bytes()).expect("the book takes a line");
     }
 }
-
-/// Where a request names the business event that it is about.
-const EVENT: &str = "/order";

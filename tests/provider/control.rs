@@ -1,5 +1,7 @@
 //! The control port: the provider's scripts and books, for programs outside.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use super::Engine;
 use super::answer::{Answer, Content};
 use super::api::Head;
+use super::apis::Name;
 
 /// What `POST /_sim/scenarios` takes.
 #[derive(Deserialize)]
@@ -47,6 +50,23 @@ pub(crate) async fn answer(engine: &Engine, head: &Head, body: &[u8]) -> Answer 
         ("POST", "/_sim/refuse") => {
             let count = asked("connections").and_then(|text| text.parse().ok()).unwrap_or(1);
             engine.sim.refuse_connections(count);
+            done()
+        }
+        ("POST", "/_sim/terms") => {
+            let api =
+                asked("api").and_then(|name| Name::ALL.into_iter().find(|n| n.as_str() == name));
+            let changes = serde_json::from_slice(body).unwrap_or_default();
+            match api.filter(|api| api.terms().with(&changes).is_some()) {
+                Some(api) => {
+                    engine.sim.sites.terms(api, &changes);
+                    done()
+                }
+                None => refused("want ?api=NAME and some of its terms"),
+            }
+        }
+        ("POST", "/_sim/advance") => {
+            let ms = asked("ms").and_then(|text| text.parse().ok()).unwrap_or(0);
+            engine.sim.sites.advance(Duration::from_millis(ms));
             done()
         }
         ("POST", "/_sim/forget") => {

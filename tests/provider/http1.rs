@@ -36,11 +36,12 @@ impl<'a> Wire<'a> {
 
     /// Serves requests until either side ends it.
     pub(crate) async fn serve(mut self, role: Role) -> io::Result<()> {
-        while let Some(head) = self.head().await? {
+        while let Some(mut head) = self.head().await? {
+            head.api = role.api();
             let last = match role {
                 Role::Control => self.control(head).await?,
-                Role::Api if head.field("upgrade").is_some() => return self.upgrade().await,
-                Role::Api => match self.exchange(head).await? {
+                Role::Api(_) if head.field("upgrade").is_some() => return self.upgrade().await,
+                Role::Api(_) => match self.exchange(head).await? {
                     Ok(next) => next,
                     Err(end) => return self.end(end).await,
                 },
@@ -145,7 +146,7 @@ impl<'a> Wire<'a> {
             Ok((name.to_owned(), value.trim().to_owned()))
         });
         let headers = fields.collect::<io::Result<_>>()?;
-        Ok(Head { connection: self.connection, version, method, target, headers })
+        Ok(Head { connection: self.connection, api: None, version, method, target, headers })
     }
 
     async fn body(&mut self, head: &Head) -> io::Result<Received> {
@@ -245,7 +246,7 @@ impl<'a> Wire<'a> {
                 }
             }
         }
-        if answer.shape == Shape::Chunked {
+        if answer.shape == Shape::Chunked && answer.cut.is_none() {
             self.socket.write_all(b"0\r\nX-Sim-Trailer: 1\r\n\r\n").await?;
         }
         Ok(())

@@ -10,13 +10,14 @@ use http::{HeaderMap, Request, Response};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-use super::Engine;
 use super::answer::{Answer, PIECE};
 use super::api::{Act, Head, Received, Sim};
+use super::apis::Name;
 use super::gather::Gather;
 use super::http1::LIE;
 use super::script::{Cut, Kind, Shape};
 use super::socket::Socket;
+use super::{Engine, Role};
 
 /// How a stream ends the whole connection.
 enum Order {
@@ -28,7 +29,12 @@ enum Order {
 }
 
 /// Serves a connection until either side, or a script, ends it.
-pub(crate) async fn serve(engine: Engine, socket: Socket, connection: u64) -> io::Result<()> {
+pub(crate) async fn serve(
+    engine: Engine,
+    socket: Socket,
+    role: Role,
+    connection: u64,
+) -> io::Result<()> {
     let mut builder = h2::server::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
     if let Some(most) = engine.max_streams {
@@ -44,7 +50,8 @@ pub(crate) async fn serve(engine: Engine, socket: Socket, connection: u64) -> io
             accepted = http.accept() => {
                 let Some(accepted) = accepted else { break Some(Order::Eof) };
                 let (request, respond) = accepted.map_err(broken)?;
-                let stream = Stream { respond, orders: orders.clone(), connection };
+                let orders = orders.clone();
+                let stream = Stream { respond, orders, api: role.api(), connection };
                 let engine = engine.clone();
                 engine.clone().spawn(async move { stream.serve(&engine, request).await });
             }
@@ -73,6 +80,7 @@ async fn end(mut socket: Socket, order: Order) -> io::Result<()> {
 struct Stream {
     respond: SendResponse<Bytes>,
     orders: mpsc::Sender<Order>,
+    api: Option<Name>,
     connection: u64,
 }
 
@@ -108,6 +116,7 @@ impl Stream {
         let target = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let head = Head {
             connection: self.connection,
+            api: self.api,
             version: "HTTP/2".to_owned(),
             method: parts.method.to_string(),
             target,
@@ -194,6 +203,9 @@ async fn write_body(sender: &mut SendStream<Bytes>, answer: &Answer) -> io::Resu
         if let Shape::Drip(pause) = answer.shape {
             tokio::time::sleep(pause).await;
         }
+    }
+    if answer.cut.is_some() {
+        return Ok(());
     }
     match answer.shape {
         Shape::Truncated | Shape::TruncatedReset => Ok(()),

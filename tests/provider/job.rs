@@ -11,6 +11,8 @@ pub(crate) struct Job {
     pub(crate) id: String,
     pub(crate) key: Option<String>,
     pub(crate) digest: String,
+    /// The body of its request, where that is JSON.
+    pub(crate) asked: Value,
     /// Its request is not through.
     pub(crate) running: bool,
 }

@@ -3,6 +3,7 @@
 #[path = "engine.rs"]
 mod engine;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use serde_json::json;
 
+use engine::apis::Name;
 use engine::faults::Faults;
 use engine::{Options, Provider};
 
@@ -41,6 +43,9 @@ struct Args {
     /// Mixes faults in, where no script speaks: by this seed, for so many requests in a hundred.
     #[arg(long, value_name = "SEED:PERCENT")]
     faults: Option<Faults>,
+    /// Serves these whole APIs too, each on a free port of its own.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
+    apis: Vec<Name>,
     /// A scenario and its steps: `NAME=429 retry_after=1; 503`.
     #[arg(long = "script", value_name = "NAME=STEPS")]
     scripts: Vec<String>,
@@ -58,6 +63,7 @@ async fn main() -> io::Result<()> {
         ca_out: args.ca_out,
         book: args.book,
         faults: args.faults,
+        apis: args.apis,
         ..Options::default()
     };
     let provider = Provider::start(options).await?;
@@ -67,10 +73,12 @@ async fn main() -> io::Result<()> {
     }
     if args.print_ports {
         let ports = &provider.ports;
+        let apis = ports.apis.iter().map(|(name, at)| (name.as_str(), at.port()));
         let line = json!({
             "http": ports.http_addr.port(),
             "https": ports.https_addr.port(),
             "control": ports.control_addr.port(),
+            "apis": apis.collect::<BTreeMap<_, _>>(),
         });
         writeln!(io::stdout(), "{line}")?;
     }

@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use super::download::Bent;
+
 /// The steps of one scenario.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Script {
@@ -36,6 +38,8 @@ pub(crate) struct Step {
     pub(crate) body: Option<String>,
     /// Blanks after the answer's own body, for one that is large.
     pub(crate) pad: usize,
+    /// What happens to a download.
+    pub(crate) bent: Bent,
     /// How a whole answer is written.
     pub(crate) shape: Shape,
     /// What becomes of the connection after a whole answer.
@@ -161,6 +165,7 @@ impl Default for Step {
             headers: Vec::new(),
             body: None,
             pad: 0,
+            bent: Bent::default(),
             shape: Shape::Whole,
             then: Then::Keep,
             wait: Duration::ZERO,
@@ -215,6 +220,7 @@ impl Step {
             ("retry_after_ms", wait) => {
                 self.headers.push(("retry-after-ms".to_owned(), wait.to_owned()));
             }
+            _ if self.bent.option(word) => {}
             _ => return Err(unknown(text, word)),
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The simulator's own tests: a fault that is not one would prove nothing.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::apis::Name;
+use super::apis::courier::signature;
 use super::{Options, Provider};
 
 async fn provider() -> Provider {
@@ -151,6 +154,10 @@ async fn the_next_connections_are_refused_when_asked() {
 }
 
 async fn tls(provider: &Provider) -> TlsStream<TcpStream> {
+    tls_to(provider, provider.ports.https_addr).await
+}
+
+async fn tls_to(provider: &Provider, at: SocketAddr) -> TlsStream<TcpStream> {
     let ca = CertificateDer::from_pem_slice(provider.ports.ca_pem.as_bytes()).expect("it is PEM");
     let mut roots = RootCertStore::empty();
     roots.add(ca).expect("it is a CA");
@@ -161,7 +168,7 @@ async fn tls(provider: &Provider) -> TlsStream<TcpStream> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = ServerName::try_from("localhost").expect("it is a name");
-    let tcp = TcpStream::connect(provider.ports.https_addr).await.expect("it listens");
+    let tcp = TcpStream::connect(at).await.expect("it listens");
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.expect("it is trusted")
 }
 
@@ -219,4 +226,162 @@ async fn every_step_does_what_it_says_over_http2() {
     check_h2("reset_before", "local io", 0).await;
     check_h2("reset_after", "local io", 1).await;
     check_h2("garbage", "local goaway FRAME_SIZE_ERROR", 1).await;
+}
+
+/// A provider of one API, with these of its terms.
+async fn api(name: Name, changes: &serde_json::Value) -> Provider {
+    let options = Options { apis: vec![name], ..Options::default() };
+    let provider = Provider::start(options).await.expect("loopback has free ports");
+    provider.sites.terms(name, changes);
+    provider
+}
+
+/// Sends one request to an API's port, plain or over TLS and HTTP/2.
+async fn ask(provider: &Provider, name: Name, head: &str, body: &str) -> String {
+    let at = provider.ports.apis[&name];
+    let mut tcp = TcpStream::connect(at).await.expect("it listens");
+    let length = body.len();
+    let text = format!(
+        "{head} HTTP/1.1\r\nHost: p\r\nConnection: close\r\nX-Api-Key: k\r\n\
+         Authorization: Key k\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    tcp.write_all(text.as_bytes()).await.expect("it reads");
+    let mut came = Vec::new();
+    // A reset is one of the ends that scripts give.
+    drop(tcp.read_to_end(&mut came).await);
+    String::from_utf8_lossy(&came).into_owned()
+}
+
+const MOVIE: &str = r#"{"scenes": [], "client-data": {"order": "o-1"}}"#;
+
+#[tokio::test]
+async fn an_api_is_broken_by_scripts_as_any_other_and_counts_what_it_did() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = folder.path().join("book");
+    let options =
+        Options { apis: vec![Name::Movies], book: Some(book.clone()), ..Options::default() };
+    let provider = Provider::start(options).await.expect("loopback has free ports");
+    provider.script("movies", "429 retry_after=7; 503 effect; reset_before; reset_after; truncate");
+    let mut came = Vec::new();
+    for _ in 0..6 {
+        came.push(ask(&provider, Name::Movies, "POST /v2/movies", MOVIE).await);
+    }
+    assert!(came[0].contains("429") && came[0].contains("retry-after: 7"), "{came:?}");
+    assert!(came[0].contains(r#"{"message":"Too many requests","success":false}"#), "{came:?}");
+    assert!(came[1].contains(" 503 ") && came[1].contains(r#""success":false"#), "{came:?}");
+    assert!(came[2].is_empty() && came[3].is_empty(), "{came:?}");
+    assert!(came[5].contains(r#""success":true"#), "{came:?}");
+    let books = provider.sites.books("movies");
+    assert_eq!((books.effects, books.spent, provider.effects("movies")), (4, 4, 4));
+    assert_eq!(books.events.get("o-1"), Some(&4));
+    let written = std::fs::read_to_string(&book).expect("it is there");
+    assert_eq!(written.lines().count(), 4);
+    assert!(written.lines().all(|line| line.contains(r#""event":"o-1""#)), "{written}");
+
+    ask(&provider, Name::Movies, "POST /s/b/v2/movies", MOVIE).await;
+    assert_eq!((provider.effects("b"), provider.effects("movies")), (1, 4));
+    provider.script("movies", "");
+    assert_eq!(provider.effects("movies"), 0, "a script begins anew");
+}
+
+#[tokio::test]
+async fn an_api_counts_those_who_ask_at_one_time() {
+    let provider = api(Name::Images, &serde_json::json!({"at_once": 2})).await;
+    provider.script("images", "held; held; ok");
+    let order = || ask(&provider, Name::Images, "POST /v1/remove-background", "image_url=a");
+    let rest = async {
+        provider.arrived("images", 2).await;
+        while provider.effects("images") < 2 {
+            tokio::task::yield_now().await;
+        }
+        let third = order().await;
+        provider.release();
+        third
+    };
+    let (first, second, third) = tokio::join!(order(), order(), rest);
+    assert!(third.contains(" 429 ") && third.contains("Retry-After: 1"), "{third}");
+    assert!([first, second].iter().all(|came| came.contains(" 200 ")));
+    assert!(order().await.contains(" 200 "));
+}
+
+#[tokio::test]
+async fn one_port_speaks_plain_http_and_tls() {
+    let provider = api(Name::Movies, &serde_json::json!({})).await;
+    let tls = tls_to(&provider, provider.ports.apis[&Name::Movies]).await;
+    let (send, connection) = h2::client::handshake(tls).await.expect("it is h2");
+    tokio::spawn(connection);
+    let mut send = send.ready().await.expect("a stream is free");
+    let url = format!("https://{}/v2/movies", provider.ports.authority(Name::Movies));
+    let request = http::Request::post(url).header("x-api-key", "k").body(());
+    let (response, mut body) = send.send_request(request.expect("right"), false).expect("sent");
+    body.send_data(Bytes::from_static(MOVIE.as_bytes()), true).expect("it is sent");
+    assert_eq!(response.await.expect("an answer").status(), 200);
+    assert_eq!(provider.effects("movies"), 1);
+}
+
+/// A receiver of webhooks that answers with these statuses in turn, then 200; what came.
+async fn receive(statuses: &[u16], count: usize) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/hook", listener.local_addr().expect("it is bound"));
+    let statuses = statuses.to_vec();
+    let came = tokio::spawn(async move {
+        let mut came = Vec::new();
+        while came.len() < count {
+            let (mut tcp, _) = listener.accept().await.expect("it listens");
+            let mut text = Vec::new();
+            while !text.ends_with(b"}") {
+                tcp.read_buf(&mut text).await.expect("it comes");
+            }
+            let status = statuses.get(came.len()).copied().unwrap_or(200);
+            let answer = format!("HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n");
+            tcp.write_all(answer.as_bytes()).await.expect("it is read");
+            came.push(String::from_utf8_lossy(&text).into_owned());
+        }
+        came
+    });
+    (url, came)
+}
+
+#[tokio::test]
+async fn a_webhook_comes_signed_until_it_is_taken() {
+    let terms = serde_json::json!({"takes_ms": 0, "redeliver_ms": 1});
+    let provider = api(Name::Generation, &terms).await;
+    let (url, came) = receive(&[500, 503], 3).await;
+    let body = serde_json::json!({"input": {"prompt": "o-1"}, "webhook_url": url}).to_string();
+    ask(&provider, Name::Generation, "POST /v1/models/sketch", &body).await;
+    let came = came.await.expect("they came");
+    let [first, .., last] = came.as_slice() else { panic!("{came:?}") };
+    assert_eq!(first, last, "the same each time");
+    let (head, body) = first.split_once("\r\n\r\n").expect("a head and a body");
+    let field = head.lines().find_map(|line| line.strip_prefix("X-Clipia-Signature: t="));
+    let (at, signed) = field.and_then(|field| field.split_once(",v1=")).expect("it is signed");
+    assert_eq!(signed, signature(&format!("{at}.{body}")));
+    while provider.sites.books("generation").deliveries.len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(provider.sites.books("generation").deliveries, [500, 503, 200]);
+}
+
+#[tokio::test]
+async fn a_webhook_that_nobody_takes_comes_six_times() {
+    let terms = serde_json::json!({"takes_ms": 0, "redeliver_ms": 1});
+    let provider = api(Name::Generation, &terms).await;
+    let (url, came) = receive(&[500; 6], 6).await;
+    let body = serde_json::json!({"input": {"prompt": "o-1"}, "webhook_url": url}).to_string();
+    ask(&provider, Name::Generation, "POST /v1/models/sketch", &body).await;
+    assert_eq!(came.await.expect("they came").len(), 6);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await; // for a seventh, wrongly
+    assert_eq!(provider.sites.books("generation").deliveries, [500; 6]);
+}
+
+#[tokio::test]
+async fn a_movie_is_told_of_twice() {
+    let provider = api(Name::Movies, &serde_json::json!({"takes_ms": 0})).await;
+    let (url, came) = receive(&[], 2).await;
+    let to = serde_json::json!([{"destinations": [{"type": "webhook", "endpoint": url}]}]);
+    let body = serde_json::json!({"scenes": [], "exports": to}).to_string();
+    ask(&provider, Name::Movies, "POST /v2/movies", &body).await;
+    let came = came.await.expect("they came");
+    assert_eq!(came.first(), came.last());
+    assert!(came.iter().all(|text| text.contains(r#""project":"#)), "{came:?}");
 }

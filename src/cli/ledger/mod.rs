@@ -58,6 +58,9 @@ struct List {
     /// In this state alone: `in_flight`, `completed`, `unknown`, `released`, `failed`
     #[arg(long, value_parser = state)]
     state: Option<State>,
+    /// With this id alone, that was captured from the request or the answer
+    #[arg(long, value_name = "NAME=VALUE", value_parser = captured)]
+    captured: Option<(String, String)>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = LIMIT_USUAL,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
@@ -97,6 +100,7 @@ fn list(source: &Source, wanted: &List) -> Result<(), Stop> {
         route: wanted.route.clone(),
         key: wanted.key.clone(),
         state: wanted.state,
+        captured: wanted.captured.clone(),
         before: wanted.cursor.map(|cursor| cursor.parts().0),
         limit: wanted.limit,
     })?;
@@ -114,6 +118,12 @@ fn list(source: &Source, wanted: &List) -> Result<(), Stop> {
 fn show(source: &Source, id: ExchangeId, json: bool) -> Result<(), Stop> {
     let exchange = source.show(id)?;
     print(&if json { table::json(&exchange)? } else { table::told(&exchange) })
+}
+
+fn captured(pair: &str) -> Result<(String, String), String> {
+    let pair = pair.split_once('=').filter(|(name, _)| !name.is_empty());
+    let wanted = || "it has to be NAME=VALUE".to_owned();
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(wanted)
 }
 
 fn state(word: &str) -> Result<State, String> {

@@ -145,10 +145,17 @@ fn parsed<T: DeserializeOwned>(answer: &Answer) -> Result<T, Stop> {
 }
 
 fn query(filter: &Filter) -> String {
-    let Filter { route, key, state, before, limit } = filter;
+    let Filter { route, key, state, captured, before, limit } = filter;
     let before = before.map(|seq| ExchangeId::from_parts(seq, 0).to_string());
     let state = state.map(|state| state.as_str().to_owned());
-    let named = [("route", route), ("key", key), ("state", &state), ("cursor", &before)];
+    let captured = captured.as_ref().map(|(name, value)| format!("{name}:{value}"));
+    let named = [
+        ("route", route),
+        ("key", key),
+        ("state", &state),
+        ("captured", &captured),
+        ("cursor", &before),
+    ];
     let mut query = format!("limit={limit}");
     for (name, value) in named {
         if let Some(value) = value {
@@ -172,11 +179,12 @@ mod tests {
             route: Some("r s".to_owned()),
             key: Some("a+b/c&d".to_owned()),
             state: Some(samekey::journal::State::InFlight),
+            captured: Some(("job".to_owned(), "j:1".to_owned())),
             before: Some(1000),
             limit: 3,
         };
         let wanted = "limit=3&route=r%20s&key=a%2Bb%2Fc%26d&state=in%5Fflight\
-                      &cursor=00000000003e800000000";
+                      &captured=job%3Aj%3A1&cursor=00000000003e800000000";
         assert_eq!(query(&filter), wanted);
         assert_eq!(query(&Filter { limit: 50, ..Filter::default() }), "limit=50");
     }

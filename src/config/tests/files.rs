@@ -129,7 +129,6 @@ fn features_to_come_are_refused_by_name() {
             "upstream: {proxy: http://a}",
             &["1: upstream.proxy: comes with a later version, must be null (got `http://a`)"],
         ),
-        ("providers: [clipia]", &["1: providers[0]: no such preset is built in (got `clipia`)"]),
         ("providers: some", &["1: providers: must be `all` or a list (got `some`)"]),
         ("providers: []", &[]),
         ("state: {journal: disk, shared: null}\nupstream: {proxy: null}\nproviders: all", &[]),

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{check, faults, loaded};
 use crate::config::Environment;
-use crate::listen::{Auth, Mode};
+use crate::listen::{Auth, Mode, Target};
 use crate::upstream::Allowed;
 
 #[test]
@@ -99,12 +99,7 @@ fn listeners_are_what_can_be_served() {
             "listeners: [{mode: transparent}]",
             &["1: listeners[0].mode: `transparent` comes with a later version"],
         ),
-        (
-            "listeners: [{mode: reverse}]",
-            &[
-                "1: listeners[0].upstream: must be given: `mode: reverse` without it comes with a later version",
-            ],
-        ),
+        ("listeners: [{mode: reverse}]", &[]),
         (
             "listeners: [{upstream: https://a.test}]",
             &["1: listeners[0].upstream: must not be given without `mode: reverse`"],
@@ -124,7 +119,7 @@ fn listeners_are_what_can_be_served() {
         ("listeners: [{header_size: 8KiB, uri_size: 65534B, header_timeout: 1ms}]", &[]),
     ]);
     let reverse = loaded("listeners: [{mode: reverse, upstream: \"http://a.test:81\"}]");
-    assert!(matches!(&reverse.listeners[0].mode, Mode::Reverse(origin) if origin.port == 81));
+    assert!(matches!(&reverse.listeners[0].mode, Mode::Reverse(Target::One(to)) if to.port == 81));
 }
 
 #[test]

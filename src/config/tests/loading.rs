@@ -10,6 +10,7 @@ use crate::config::{Config, Environment, Faults, LogFormat, Source, load, parse,
 use crate::idempotency::Mismatch;
 use crate::intercept::OnDistrust;
 use crate::listen::{Auth, Caps, Mode, Spec};
+use crate::route::Route;
 
 #[test]
 fn the_environment_is_laid_over_the_file() {
@@ -92,8 +93,11 @@ fn a_file_is_looked_for_in_order() {
 #[test]
 fn without_a_file_one_route_covers_every_host() {
     let config = search(&[], &Environment::default()).expect("a config");
-    let [route] = &config.routes[..] else { panic!("one route") };
+    let Some((route, presets)) = config.routes.split_last() else { panic!("no route") };
     assert_eq!(route.name, "default");
+    assert!(presets.iter().all(|route| route.provenance.built_in().is_some()));
+    let forwards = |route: &Route| route.rules.mismatch == Mismatch::Forward;
+    assert!(presets.iter().any(forwards), "what a preset says nothing of is never refused");
     assert!(route.matcher.matches("any.test", 1, &Method::GET, "/"));
     assert_eq!(route.rules.mismatch, Mismatch::Forward);
     assert!(route.rules.pass_malformed_keys && !route.retry.deadline.cuts_attempts);

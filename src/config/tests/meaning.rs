@@ -45,7 +45,7 @@ defaults:
     assert!(!a.retry.on.statuses.contains(StatusCode::TOO_MANY_REQUESTS) && !a.retry.on.connect);
     assert!(a.retry.deadline.cuts_attempts && b.retry.deadline.cuts_attempts);
     let names =
-        |rules: &Rules| rules.capture.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        |rules: &Rules| rules.capture.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
     assert_eq!(
         (names(&a.rules), names(&b.rules)),
         (vec!["id".to_owned()], vec!["cost".to_owned()])
@@ -76,7 +76,8 @@ fn what_is_wrong_in_the_defaults_is_told_there_and_once() {
         (
             &with("name: x"),
             &[
-                "3: defaults.name: unknown key `name`, must be one of kind, mode, retry, idempotency, limits, body",
+                "3: defaults.name: unknown key `name`, must be one of kind, mode, retry, idempotency, limits, breaker, \
+                 preflight, estimate, body, errors",
             ],
         ),
     ]);
@@ -96,6 +97,7 @@ routes:
       on: [5xx, 501, connect]
       refused_by: [503]
       never_when: [{json: /e, in: [a, 1, 1.5, true, null]}]
+      in_progress_when: [{json: /e, in: [running]}]
       failed_when: [{json: /ok, in: [false]}]
       unsafe: true
     idempotency:
@@ -122,6 +124,7 @@ routes:
     assert!(retry.on.connect && !retry.on.reset && !retry.on.timeout && retry.repeat_unsafe);
     assert_eq!(statuses(retry.refused_by), [503]);
     assert_eq!(retry.never_when[0].values.len(), 5);
+    assert_eq!(retry.in_progress_when[0].values.len(), 1);
     assert_eq!(retry.failed_when[0].means, Says::Unknown);
     let rules = &route.rules;
     assert_eq!(rules.carrier, Carrier::Query("requestId".to_owned()));

@@ -1,9 +1,12 @@
 //! Files, and what becomes of them.
 
+mod credit;
 mod files;
+mod inbox;
 mod kinds;
 mod listeners;
 mod loading;
+mod lookup;
 mod meaning;
 mod routes;
 mod shipped;
@@ -12,7 +15,14 @@ use std::path::Path;
 
 use crate::config::{Config, Environment, parse};
 
+/// A config with the operator's own routes alone.
 fn loaded(text: &str) -> Config {
+    let mut config = with_presets(text);
+    config.routes.retain(|route| route.provenance.built_in().is_none());
+    config
+}
+
+fn with_presets(text: &str) -> Config {
     parse(text, Path::new("a.yaml"), &Environment::default())
         .unwrap_or_else(|faults| panic!("refused:\n{faults}\n{text}"))
 }

@@ -87,6 +87,10 @@ fn a_route_retries_within_reason() {
             ],
         ),
         (
+            "retry: {in_progress_when: [{json: /a}]}",
+            &["retry.in_progress_when[0].in: must hold at least one value"],
+        ),
+        (
             "retry: {failed_when: [{json: /ok, in: [false], means: refused}, {json: /ok, in: [0], means: x}]}",
             &["retry.failed_when[1].means: must be one of refused, unknown (got `x`)"],
         ),
@@ -127,7 +131,6 @@ fn a_route_retries_within_reason() {
             &["body.disk: must be a size such as 64KiB, 10MiB or 1GiB (got `1KB`)"],
         ),
         ("kind: write", &["kind: must be one of effect, read, poll, fetch (got `write`)"]),
-        ("breaker: {}", &["breaker: `breaker` comes with a later version"]),
     ]);
 }
 
@@ -172,7 +175,7 @@ fn polls_are_spaced_and_ended_on_routes_for_polls_alone() {
         (
             "routes: []\ndefaults: {interval: 1s}\n",
             &[
-                "2: defaults.interval: unknown key `interval`, must be one of kind, mode, retry, idempotency, limits, body",
+                "2: defaults.interval: unknown key `interval`, must be one of kind, mode, retry, idempotency, limits, breaker, preflight, estimate, body, errors",
             ],
         ),
     ]);
@@ -257,7 +260,8 @@ fn answers_are_kept_within_reason() {
             "idempotency: {capture: {id: /id, a b: /x, c: x}}",
             &[
                 "idempotency.capture.a b: must be named with 1 to 64 of A-Za-z0-9_.-",
-                "idempotency.capture.c: must be a JSON pointer that starts with `/` (got `x`)",
+                "idempotency.capture.c: must be /POINTER or header:NAME of the answer, or request:/POINTER, \
+                 request:field:NAME or request:header:NAME (got `x`)",
             ],
         ),
     ]);

@@ -21,14 +21,7 @@ pub(super) fn json(root: &Node<'_>, left_out: &[Pointer]) -> blake3::Hash {
 
 /// Digests the decoded pairs, sorted by name; those of one name keep their order.
 pub(super) fn form(body: &[u8]) -> blake3::Hash {
-    let mut pairs: Vec<_> = body
-        .split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let mut halves = pair.splitn(2, |byte| *byte == b'=').map(decoded);
-            (halves.next().unwrap_or_default(), halves.next().unwrap_or_default())
-        })
-        .collect();
+    let mut pairs: Vec<_> = pairs(body).collect();
     pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut hasher = blake3::Hasher::new();
     for (name, value) in &pairs {
@@ -36,6 +29,15 @@ pub(super) fn form(body: &[u8]) -> blake3::Hash {
         frame(&mut hasher, value);
     }
     hasher.finalize()
+}
+
+/// The decoded pairs of a form, in order.
+pub(in crate::idempotency) fn pairs(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    let written = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    written.map(|pair| {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=').map(decoded);
+        (halves.next().unwrap_or_default(), halves.next().unwrap_or_default())
+    })
 }
 
 /// Each value opens with a letter of its kind, so that no two trees make the same bytes.

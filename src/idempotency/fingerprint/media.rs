@@ -2,7 +2,7 @@
 
 /// How the bytes of a body are to be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Media {
+pub(in crate::idempotency) enum Media {
     /// `application/json`, or anything `+json` (RFC 6839, section 3.1).
     Json,
     /// `application/x-www-form-urlencoded`.
@@ -18,7 +18,7 @@ impl Media {
     ///
     /// Parameters do not count: `charset` means nothing to JSON (RFC 8259, section
     /// 11), and a boundary is drawn anew each time.
-    pub(super) fn read(content_type: &str) -> (Self, String) {
+    pub(in crate::idempotency) fn read(content_type: &str) -> (Self, String) {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let essence = essence.to_ascii_lowercase();
         let media = match essence.as_str() {

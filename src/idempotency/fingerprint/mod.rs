@@ -12,9 +12,9 @@
 //!   its bytes: two different orders never look the same for our not knowing.
 //! - The key itself is left out, wherever it travels.
 
-mod canonical;
-mod media;
-mod multipart;
+pub(super) mod canonical;
+pub(super) mod media;
+pub(super) mod multipart;
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ use super::Carrier;
 use super::key::{frame, short};
 use crate::exchange::{Pointer, coding, json, query};
 use media::Media;
-use multipart::Parts;
+use multipart::{Digest, Parts};
 
 /// A digest of what was asked inside a scope.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ enum Body {
     /// All of it, up to the limit: it has to be read as a whole.
     Held(Media, Vec<u8>),
     /// Parts, read as they come; the bytes are digested too, in case they are none.
-    Parts(Box<Parts>, Box<blake3::Hasher>),
+    Parts(Box<Parts<Digest>>, Box<blake3::Hasher>),
     /// Its bytes, digested.
     Raw(Box<blake3::Hasher>),
 }
@@ -82,7 +82,7 @@ impl Fingerprinter {
         let body = match (media, &codings) {
             (Media::Bytes, None) => Body::Raw(Box::default()),
             (Media::Multipart(boundary), None) => {
-                Body::Parts(Box::new(Parts::new(&boundary)), Box::default())
+                Body::Parts(Box::new(Parts::new(&boundary, Digest::default())), Box::default())
             }
             (media, _) => Body::Held(media, Vec::new()),
         };
@@ -117,7 +117,7 @@ impl Fingerprinter {
         let (form, digest) = match body {
             Body::Raw(raw) => (format!("bytes {codings}"), raw.finalize()),
             Body::Parts(parts, raw) => match parts.finish() {
-                Some(digest) => ("parts".to_owned(), digest),
+                Some(digest) => ("parts".to_owned(), digest.finish()),
                 None => ("bytes ".to_owned(), raw.finalize()),
             },
             Body::Held(media, held) => match coding::decode(Some(&codings), &held, limit) {
@@ -161,16 +161,16 @@ fn canonical(
         }
         Media::Form => Some(("form", canonical::form(body))),
         Media::Multipart(boundary) => {
-            let mut parts = Parts::new(boundary);
+            let mut parts = Parts::new(boundary, Digest::default());
             parts.feed(body);
-            parts.finish().map(|digest| ("parts", digest))
+            parts.finish().map(|digest| ("parts", digest.finish()))
         }
         Media::Bytes => None,
     }
 }
 
 /// All lines of a field as one, the way RFC 9110, section 5.3, joins them.
-fn lines(headers: &HeaderMap, name: &http::HeaderName) -> String {
+pub(super) fn lines(headers: &HeaderMap, name: &http::HeaderName) -> String {
     let lines = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
     lines.collect::<Vec<_>>().join(", ")
 }

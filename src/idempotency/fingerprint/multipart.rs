@@ -1,6 +1,7 @@
-//! Digests a multipart body of any size by its parts, in bounded memory.
+//! Reads a multipart body of any size by its parts, in bounded memory.
 //!
-//! The boundary, which clients draw anew for each try, does not count. The reader
+//! What is made of the parts is the sink's: a digest, or some of their values. The
+//! boundary, which clients draw anew for each try, does not count. The reader
 //! takes what clients write (RFC 2046, section 5.1, and RFC 7578) and nothing
 //! around it: with a preamble, an epilogue, folded lines or padding the body is
 //! not read as parts at all, since an upstream may read it in another way.
@@ -11,17 +12,59 @@ use super::media;
 use crate::idempotency::key::frame;
 
 /// Reads parts as their bytes come in.
-pub(super) struct Parts {
+pub(in crate::idempotency) struct Parts<S> {
     /// The line that ends a part, with the line break before it.
     delimiter: Finder<'static>,
     /// What was fed and is not yet read, from `at` on.
     pending: Vec<u8>,
     at: usize,
     stage: Stage,
+    sink: S,
+}
+
+/// What is made of parts.
+pub(in crate::idempotency) trait Sink {
+    /// A part begins.
+    fn begin(&mut self, head: &Head);
+
+    /// Some of its bytes.
+    fn take(&mut self, piece: &[u8]);
+
+    /// It is complete.
+    fn end(&mut self);
+}
+
+/// Digests parts.
+#[derive(Default)]
+pub(super) struct Digest {
     /// The part that is being read.
     body: blake3::Hasher,
     /// All that were read.
     whole: blake3::Hasher,
+}
+
+impl Digest {
+    pub(super) fn finish(&self) -> blake3::Hash {
+        self.whole.finalize()
+    }
+}
+
+impl Sink for Digest {
+    fn begin(&mut self, head: &Head) {
+        for field in head.fields() {
+            frame(&mut self.whole, &[u8::from(field.is_some())]);
+            frame(&mut self.whole, field.unwrap_or_default());
+        }
+    }
+
+    fn take(&mut self, piece: &[u8]) {
+        self.body.update(piece);
+    }
+
+    fn end(&mut self) {
+        self.whole.update(self.body.finalize().as_bytes());
+        self.body.reset();
+    }
 }
 
 /// What is expected next.
@@ -41,8 +84,8 @@ enum Stage {
     Broken,
 }
 
-impl Parts {
-    pub(super) fn new(boundary: &[u8]) -> Self {
+impl<S: Sink> Parts<S> {
+    pub(in crate::idempotency) fn new(boundary: &[u8], sink: S) -> Self {
         let delimiter = [b"\r\n--", boundary].concat();
         Self {
             delimiter: Finder::new(&delimiter).into_owned(),
@@ -51,12 +94,11 @@ impl Parts {
             pending: b"\r\n".to_vec(),
             at: 0,
             stage: Stage::Opening,
-            body: blake3::Hasher::new(),
-            whole: blake3::Hasher::new(),
+            sink,
         }
     }
 
-    pub(super) fn feed(&mut self, piece: &[u8]) {
+    pub(in crate::idempotency) fn feed(&mut self, piece: &[u8]) {
         // In steps, so that what is pending stays small however large the piece.
         for step in piece.chunks(STEP) {
             if self.stage == Stage::Broken {
@@ -71,10 +113,15 @@ impl Parts {
         }
     }
 
-    /// The digest of all parts; none where the bytes were not parts, or not all of them.
-    pub(super) fn finish(self) -> Option<blake3::Hash> {
+    /// What was made of all parts; none where the bytes were not parts, or not all of them.
+    pub(in crate::idempotency) fn finish(self) -> Option<S> {
         let complete = self.stage == Stage::End && matches!(self.rest(), b"" | b"\r\n");
-        complete.then(|| self.whole.finalize())
+        complete.then_some(self.sink)
+    }
+
+    /// What was made of the parts that came so far; none where the bytes were not parts.
+    pub(in crate::idempotency) fn so_far(self) -> Option<S> {
+        (self.stage != Stage::Broken).then_some(self.sink)
     }
 
     /// Reads on to the next stage, if enough has come in.
@@ -122,10 +169,7 @@ impl Parts {
             // However much more came, the end would be found too late.
             return (rest.len() >= HEAD_MAX + 4).then_some(Stage::Broken);
         };
-        for field in head.fields() {
-            frame(&mut self.whole, &[u8::from(field.is_some())]);
-            frame(&mut self.whole, field.unwrap_or_default());
-        }
+        self.sink.begin(&head);
         self.at += length;
         Some(Stage::Body)
     }
@@ -136,13 +180,12 @@ impl Parts {
         let Some(end) = self.delimiter.find(rest) else {
             // The last bytes may be the beginning of a delimiter.
             let sure = rest.len().saturating_sub(length - 1);
-            self.body.update(rest.get(..sure).unwrap_or_default());
+            self.sink.take(rest.get(..sure).unwrap_or_default());
             self.at += sure;
             return None;
         };
-        self.body.update(rest.get(..end).unwrap_or_default());
-        self.whole.update(self.body.finalize().as_bytes());
-        self.body.reset();
+        self.sink.take(rest.get(..end).unwrap_or_default());
+        self.sink.end();
         self.at += end + length;
         Some(Stage::Delimited)
     }
@@ -154,10 +197,10 @@ impl Parts {
 
 /// What counts of the fields of a part.
 #[derive(Default)]
-struct Head {
-    name: Option<Vec<u8>>,
-    filename: Option<Vec<u8>>,
-    extended_filename: Option<Vec<u8>>,
+pub(in crate::idempotency) struct Head {
+    pub(in crate::idempotency) name: Option<Vec<u8>>,
+    pub(in crate::idempotency) filename: Option<Vec<u8>>,
+    pub(in crate::idempotency) extended_filename: Option<Vec<u8>>,
     content_type: Option<Vec<u8>>,
 }
 
@@ -210,11 +253,11 @@ mod tests {
     use super::*;
 
     fn read(pieces: &[&[u8]]) -> Option<blake3::Hash> {
-        let mut parts = Parts::new(b"b");
+        let mut parts = Parts::new(b"b", Digest::default());
         for piece in pieces {
             parts.feed(piece);
         }
-        parts.finish()
+        parts.finish().map(|digest| digest.finish())
     }
 
     #[test]
@@ -257,7 +300,7 @@ mod tests {
 
     #[test]
     fn little_is_pending_however_large_the_part() {
-        let mut parts = Parts::new(b"b");
+        let mut parts = Parts::new(b"b", Digest::default());
         parts.feed(b"--b\r\n\r\n");
         parts.feed(&vec![b'x'; 3 * STEP + 7]);
         assert!(parts.pending.len() < parts.delimiter.needle().len());

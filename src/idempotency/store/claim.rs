@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -12,7 +11,7 @@ use crate::exchange::trail::{Diary, End, Guarded};
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::waiter::Progress;
-use crate::idempotency::store::{Settlement, Store, Told, ledger};
+use crate::idempotency::store::{Landing, Settlement, Store, Told, ledger};
 
 /// The right to send a key; it is settled once, or dropped.
 #[derive(Debug)]
@@ -132,10 +131,17 @@ impl Claim {
         }
     }
 
+    /// A handle that can only note ids that were taken from the request, as its body
+    /// goes up: after a crash the row has them.
+    pub fn capturer(&self) -> impl Fn(&[(String, String)]) + Send + use<> {
+        let (store, name) = (self.store.clone(), self.name);
+        move |captured| store.capture(&name, captured)
+    }
+
     /// Notes that the head of a good answer has come, of which the rest takes its time:
-    /// after a crash the key is known to be answered, for `keep_key`.
-    pub fn land(&self, status: StatusCode, keep_key: Duration) {
-        self.store.land(self, status, keep_key);
+    /// after a crash the key is known to be answered.
+    pub fn land(&self, landing: &Landing) {
+        self.store.land(self, landing);
     }
 
     /// Ends the claim; when this returns, its end is as durable as the store is.

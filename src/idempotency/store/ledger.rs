@@ -21,6 +21,7 @@ pub fn row(exchange: ExchangeId, key: &str, about: &About, began: Moment) -> New
         route: about.route.clone(),
         method: about.method.as_str().to_owned(),
         url: about.url.clone(),
+        captured: rows::captured_text(&about.captured),
         began,
     }
 }
@@ -74,6 +75,11 @@ pub(super) fn texts(attempts: &[trail::Attempt]) -> String {
 pub(super) fn age(first_sent: Moment, now: Moment) -> Option<Duration> {
     let micros = first_sent.most_age(now)?;
     Some(Duration::from_micros(micros.unsigned_abs()))
+}
+
+/// How long ago its last exchange ended, at the least.
+pub(super) fn quiet(ended: Moment, now: Moment) -> Duration {
+    Duration::from_micros(ended.least_age(now).unsigned_abs())
 }
 
 /// What becomes of an exchange whose claim ends like this.

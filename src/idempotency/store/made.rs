@@ -144,9 +144,11 @@ pub(super) fn asked(n: u8, fingerprint: Option<Fingerprint>) -> Asked {
         fingerprint,
         exchange: exchange(),
         scope: None,
+        tag: None,
         about: About {
             route: "r".to_owned(),
             method: Method::POST,
+            captured: Vec::new(),
             url: "https://a.test/v1/jobs".to_owned(),
         },
     }

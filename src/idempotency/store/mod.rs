@@ -4,7 +4,7 @@
 //! NEW ─ reserve ─► IN FLIGHT ─ settle ─► COMPLETED ─ ttl ─► gone
 //!                      │  └───────────► gone (released: the key is free)
 //!                      └──────────────► UNKNOWN ─ resume ─► IN FLIGHT
-//!                                          └─ resolve ─► COMPLETED, or gone
+//!                                          └─ resolve, conclude ─► COMPLETED, or gone
 //! ```
 //!
 //! # Invariants
@@ -18,6 +18,7 @@
 
 pub mod claim;
 pub mod disk;
+mod conclude;
 mod ledger;
 pub mod memory;
 mod recent;
@@ -47,6 +48,7 @@ use crate::journal::ledger::{Entry, Filter, Note};
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal, Moment};
 pub use claim::Claim;
+pub use conclude::Finding;
 pub use disk::Disk;
 pub use ledger::{note, row, state, url};
 pub use memory::Memory;
@@ -77,6 +79,8 @@ pub struct Asked {
     pub exchange: ExchangeId,
     /// Where an equal request may take the key over: it is nobody's who could ask for it.
     pub scope: Option<Scope>,
+    /// Where in the request the key stands, for the provider to be asked by.
+    pub tag: Option<String>,
     /// What the ledger says of the request.
     pub about: About,
 }
@@ -90,6 +94,8 @@ pub struct About {
     pub method: Method,
     /// The URL without its query's values.
     pub url: String,
+    /// Ids that were taken from it by then.
+    pub captured: Vec<(String, String)>,
 }
 
 /// What a store answers to whoever wants a key.
@@ -114,7 +120,7 @@ pub struct Completed {
     pub exchange: ExchangeId,
     /// The answer, where it is still kept.
     pub record: Option<Record>,
-    /// Ids that were taken from the answer.
+    /// Ids that were taken from the request and its answer.
     pub captured: Vec<(String, String)>,
 }
 
@@ -127,6 +133,11 @@ pub struct Open {
     pub exchange: ExchangeId,
     /// How long ago it first went upstream, at the most; `None` where nobody can say.
     pub age: Option<Duration>,
+    /// How long ago the last exchange under it ended, at the least.
+    pub quiet: Duration,
+    /// Where in its request the key stands; `None` where nobody can say that of all that went
+    /// out under it.
+    pub tag: Option<String>,
     /// Which of its lives this is; [`Store::resume`] wants it.
     pub epoch: u64,
     /// The same in what replicas share.
@@ -149,7 +160,7 @@ pub struct Settlement {
     pub stays: bool,
     /// The answer, where it is worth keeping.
     pub record: Option<Record>,
-    /// Ids that were taken from the answer.
+    /// Ids that were taken from the request and its answer.
     pub captured: Vec<(String, String)>,
     /// What those who wait for this exchange are told.
     pub told: Told,
@@ -159,6 +170,17 @@ pub struct Settlement {
     pub keep_key: Duration,
     /// What was tried.
     pub attempts: Vec<Attempt>,
+}
+
+/// A good answer whose head has come.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    /// Its status.
+    pub status: http::StatusCode,
+    /// How long the key is known to be answered, should the rest never be settled.
+    pub keep_key: Duration,
+    /// Ids that are known by then.
+    pub captured: Vec<(String, String)>,
 }
 
 /// What those who wait for an exchange are told.
@@ -234,7 +256,7 @@ impl Store {
         open: &Open,
     ) -> Result<Option<Claim>, Failure> {
         match self {
-            Self::Memory(memory) => Ok(memory.resume(store, asked.id, open)),
+            Self::Memory(memory) => Ok(memory.resume(store, asked, open)),
             Self::Disk(disk) => disk.resume(store, asked, open).await,
             Self::Shared(shared) => Box::pin(shared.resume(store, asked, open)).await,
         }
@@ -440,19 +462,44 @@ impl Store {
         }
     }
 
-    fn land(&self, claim: &Claim, status: http::StatusCode, keep_key: Duration) {
+    /// Notes ids that were taken from the request of a claim that goes on.
+    fn capture(&self, claim: &claim::Name, captured: &[(String, String)]) {
+        match self {
+            Self::Memory(memory) => memory.capture(claim, captured),
+            Self::Disk(disk) => disk.capture(claim, captured),
+            Self::Shared(shared) => shared.local().capture(claim, captured),
+        }
+    }
+
+    /// Notes where in the request of a claim its key stands.
+    fn note_tag(&self, name: &claim::Name, place: String) {
+        match self {
+            Self::Memory(memory) => memory.note_tag(name, place),
+            Self::Disk(disk) => {
+                let (seq, _) = name.exchange.parts();
+                disk.journal().note_tag((seq, name.epoch), place);
+            }
+            Self::Shared(shared) => shared.local().note_tag(name, place),
+        }
+    }
+
+    fn land(&self, claim: &Claim, landing: &Landing) {
         match self {
             Self::Memory(_) => {} // what is in memory does not outlive a crash
-            Self::Disk(disk) => disk.land(claim, status, keep_key),
-            Self::Shared(shared) => shared.local().land(claim, status, keep_key),
+            Self::Disk(disk) => disk.land(claim, landing),
+            Self::Shared(shared) => shared.local().land(claim, landing),
         }
     }
 
     /// Notes which life of a key it is in what replicas share.
     fn note_shared(&self, name: &claim::Name, shared_epoch: u64) {
-        if let Some(journal) = self.journal() {
-            let (seq, _) = name.exchange.parts();
-            journal.note_shared(seq, name.epoch, shared_epoch);
+        match self {
+            Self::Memory(memory) => memory.note_shared(name, shared_epoch),
+            Self::Disk(disk) => {
+                let (seq, _) = name.exchange.parts();
+                disk.journal().note_shared(seq, name.epoch, shared_epoch);
+            }
+            Self::Shared(shared) => shared.local().note_shared(name, shared_epoch),
         }
     }
 }

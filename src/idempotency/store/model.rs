@@ -161,7 +161,11 @@ impl Play {
             }
             Step::Land(n) => {
                 if let Some(claim) = self.claims.get(&n) {
-                    claim.land(http::StatusCode::CREATED, KEEP_KEY);
+                    claim.land(&Landing {
+                        status: http::StatusCode::CREATED,
+                        keep_key: KEEP_KEY,
+                        captured: Vec::new(),
+                    });
                     if let Some(State::InFlight { landed, .. }) = self.model.states.get_mut(&n) {
                         *landed = true;
                     }

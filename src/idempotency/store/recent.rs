@@ -96,6 +96,7 @@ mod tests {
             route: "r".to_owned(),
             method: "POST".to_owned(),
             url: "https://a.test/".to_owned(),
+            captured: None,
             began: Clock::System.now(0),
         };
         Entry { state, ..Entry::of(row) }

@@ -57,9 +57,8 @@ async fn hand_over(scene: &Scene, step: Step, tasks: &mut tokio::task::JoinSet<(
             drop(journal.settle(seq, seq, end));
         }
         Step::Resume(seq) => {
-            tasks.spawn(
-                async move { journal.resume(seq, seq, seq).await.map_or((), |_resumed| ()) },
-            );
+            let resuming = async move { journal.resume((seq, seq), seq, None).await.map(|_| ()) };
+            tasks.spawn(async move { resuming.await.unwrap_or_default() });
         }
         Step::Forget(n) => drop(journal.forget(&key(n), id(n), |_| ())),
         Step::Free(n) => {

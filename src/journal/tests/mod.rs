@@ -1,7 +1,9 @@
 //! A journal in a folder of its own, and what is tried on it.
 
 mod books;
+mod captured;
 mod clock;
+mod deliveries;
 mod group;
 mod queue;
 mod recovery;
@@ -121,9 +123,10 @@ impl Scene {
     pub(super) async fn books_are_true(&self) {
         self.written().await;
         let there = [
-            "count(*) FROM exchanges WHERE holds = 1",
+            "(SELECT count(*) FROM exchanges WHERE holds = 1) + (SELECT count(*) FROM deliveries)",
             "count(*) FROM exchanges WHERE holds = 0",
-            "coalesce(sum(size), 0) FROM answers",
+            "(SELECT coalesce(sum(size), 0) FROM answers)
+             + (SELECT coalesce(sum(size), 0) FROM deliveries)",
         ]
         .map(|of| self.count(of));
         let written = ["keys FROM books", "loose FROM books", "answers FROM books"];
@@ -203,12 +206,20 @@ pub(super) fn row(seq: u64, n: u64) -> NewRow {
         route: "r".to_owned(),
         method: "POST".to_owned(),
         url: "https://a.test/v1/jobs".to_owned(),
+        captured: None,
         began: START,
     }
 }
 
 pub(super) fn reserve(n: u64) -> Reserve {
-    Reserve { row: row(n, n), id: id(n), epoch: n, fingerprint: Some(id(n)), scope: None }
+    Reserve {
+        row: row(n, n),
+        id: id(n),
+        epoch: n,
+        fingerprint: Some(id(n)),
+        scope: None,
+        tag: None,
+    }
 }
 
 pub(super) fn note(seq: u64) -> Note {

@@ -20,7 +20,7 @@ async fn claims_wait_up_to_a_limit_and_notes_up_to_a_lower_one() {
     assert_eq!(scene.journal.submit_if_room(|_, _| Ok(())).err(), Some(Fault::Behind), "over");
     let over = scene.journal.reserve(reserve(1)).await;
     assert!(matches!(over, Err(Fault::Behind)));
-    assert_eq!(scene.journal.resume(1, 1, 2).await, Err(Fault::Behind));
+    assert_eq!(scene.journal.resume((1, 1), 2, None).await, Err(Fault::Behind));
     // An end has been paid for by its claim: it is taken in any case.
     let end = scene.journal.settle(1, 1, settle(State::Unknown));
     drop(gate);

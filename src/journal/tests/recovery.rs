@@ -42,8 +42,8 @@ async fn an_answer_whose_head_had_come_is_answered_and_not_retained() {
     for n in [1, 2] {
         scene.claim(n).await;
     }
-    scene.journal.land(1, 1, 201, KEEP);
-    scene.journal.land(2, 99, 201, KEEP);
+    scene.journal.land((1, 1), 201, KEEP, None);
+    scene.journal.land((2, 99), 201, KEEP, None);
     let crash = after(START, SECOND);
     let scene = scene.killed(crash).await;
     let done = scene.completed(1, 11).await;
@@ -66,7 +66,7 @@ async fn names_and_epochs_go_on_after_a_crash() {
     scene.claim(5).await;
     scene.ended(9, settle(State::Released)).await;
     scene.ended(3, settle(State::Unknown)).await;
-    assert!(scene.journal.resume(3, 3, 70).await.expect("it is asked"));
+    assert!(scene.journal.resume((3, 3), 70, None).await.expect("it is asked"));
     let scene = scene.killed(START).await;
     assert_eq!(scene.journal.newest().await, Ok((9, 70)));
     assert!(scene.journal.settle(3, 3, settle(State::Completed)).await == Ok(Settled::Late));

@@ -8,15 +8,18 @@ use super::*;
 async fn a_late_owner_changes_nothing() {
     let scene = Scene::new();
     scene.ended(1, settle(State::Unknown)).await;
-    assert!(scene.journal.resume(1, 1, 2).await.expect("it is asked"));
-    assert!(!scene.journal.resume(1, 1, 3).await.expect("it is asked"), "another was faster");
+    assert!(scene.journal.resume((1, 1), 2, None).await.expect("it is asked"));
+    assert!(
+        !scene.journal.resume((1, 1), 3, None).await.expect("it is asked"),
+        "another was faster"
+    );
     // All that the first owner could still do.
     for state in [State::Completed, State::Unknown, State::Released] {
         assert_eq!(scene.journal.settle(1, 1, settle(state)).await, Ok(Settled::Late));
     }
     scene.journal.identify((1, 1), id(99), Soon::Yes);
     scene.journal.note_shared(1, 1, 99);
-    scene.journal.land(1, 1, 201, KEEP);
+    scene.journal.land((1, 1), 201, KEEP, None);
     assert_eq!(scene.journal.withdraw((1, 1), |_| ()).await, Ok(()));
     scene.books_are_true().await;
     let scene = scene.killed(START).await;
@@ -30,7 +33,7 @@ async fn a_claim_that_was_resumed_is_not_withdrawn_by_the_life_before() {
     let scene = Scene::new();
     scene.claim(1).await;
     drop(scene.journal.settle(1, 1, settle(State::Unknown)));
-    assert!(scene.journal.resume(1, 1, 2).await.expect("it is asked"));
+    assert!(scene.journal.resume((1, 1), 2, None).await.expect("it is asked"));
     assert_eq!(scene.journal.withdraw((1, 1), |_| ()).await, Ok(()));
     assert_eq!(scene.state(1).await, Some(State::InFlight));
     scene.journal.withdraw((1, 2), |_| ()).await.expect("it is written");
@@ -119,7 +122,7 @@ async fn an_end_that_was_never_written_is_unknown_to_whoever_asks() {
     let open = scene.unknown(1, 11).await;
     assert_eq!(open.holder.epoch, 1);
     assert_eq!(scene.state(1).await, Some(State::Unknown), "it can be resolved by hand");
-    assert!(scene.journal.resume(1, 1, 2).await.expect("it is asked"), "or be sent again");
+    assert!(scene.journal.resume((1, 1), 2, None).await.expect("it is asked"), "or be sent again");
     scene.books_are_true().await;
 }
 

@@ -30,6 +30,8 @@ pub struct Facts {
     pub instructed: Option<Instruction>,
     /// Whether `never_when` matched the answer.
     pub permanent: bool,
+    /// Whether `in_progress_when` matched the answer.
+    pub in_progress: bool,
     /// Whether repeating it is harmless: [`repeatable`].
     pub repeatable: bool,
     /// Whether its body can still be sent.
@@ -110,7 +112,8 @@ fn is_eligible(policy: &Policy, facts: &Facts) -> bool {
         Outcome::Ambiguous => policy.on.reset,
         Outcome::Replayed => false,
         Outcome::Done => {
-            told && attempt.status.is_some_and(|s| s.is_client_error() || s.is_server_error())
+            (told || facts.in_progress)
+                && attempt.status.is_some_and(|s| s.is_client_error() || s.is_server_error())
         }
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn facts() -> Facts {
         hint: Hint::Absent,
         instructed: None,
         permanent: false,
+        in_progress: false,
         repeatable: true,
         replayable: true,
         signed: None,
@@ -95,6 +96,22 @@ fn each_outcome_is_tried_again_where_that_is_harmless() {
             },
         );
         assert_eq!(found, wanted, "{outcome:?} {status}");
+    }
+}
+
+#[test]
+fn what_is_still_under_way_is_asked_for_again_where_that_is_harmless() {
+    use Word::{Again, Pass};
+    for (status, in_progress, repeatable, wanted) in [
+        (409, true, true, Again),
+        (425, true, true, Again),
+        (409, true, false, Word::Because(Stop::Unsafe)),
+        (409, false, true, Pass),
+        (302, true, true, Pass),
+    ] {
+        let attempt = attempt(Outcome::Done, status);
+        let facts = Facts { attempt, in_progress, repeatable, ..facts() };
+        assert_eq!(word(&policy(), &facts), wanted, "{status} {in_progress} {repeatable}");
     }
 }
 

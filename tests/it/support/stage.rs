@@ -37,6 +37,21 @@ impl Stage {
         Self { provider, samekey, client }
     }
 
+    /// Starts all with a route named `r`, and `state` as given; `blocks` as for [`new`](Self::new).
+    pub(crate) async fn keeping(state: &str, blocks: &str) -> Self {
+        let options = Options { honours_keys: false, ..Options::default() };
+        let provider = Provider::start(options).await.expect("a provider");
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let config = format!(
+            "listeners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
+             state: {state}\nroutes: [{{name: r, match: {{hosts: ['*']}}, {blocks}}}]\n"
+        );
+        std::fs::write(folder.path().join("samekey.yaml"), config).expect("written");
+        let samekey = Samekey::run_in(folder).await;
+        let client = Client::through(&samekey);
+        Self { provider, samekey, client }
+    }
+
     /// Starts all with one route, and `state` as given.
     pub(crate) async fn with_state(state: &str) -> Self {
         let provider = Provider::start(Options::default()).await.expect("a provider");

@@ -1,5 +1,7 @@
 //! What every store promises: one contract, run over each variant of [`Store`].
 
+mod ids;
+mod concluded;
 mod limits;
 
 use tokio::task::JoinSet;
@@ -27,6 +29,8 @@ async fn check(make: Make) {
     limits::a_full_store(make).await;
     forgetting(make(ROOMY)).await;
     by_hand(make(ROOMY)).await;
+    ids::stay_with_the_row(make(ROOMY)).await;
+    concluded::check(make(ROOMY)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,6 +69,8 @@ async fn check_shared(local: Make) {
     a_crowd(made().await).await;
     forgetting(made().await).await;
     by_hand(made().await).await;
+    ids::stay_with_the_row(made().await).await;
+    concluded::check(made().await).await;
 }
 
 #[tokio::test]

@@ -5,16 +5,15 @@
 //! touch the disk. All else the file says, in the same operation that claims the key.
 
 mod hot;
+mod noted;
 mod owed;
 mod rows;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
-use http::StatusCode;
 use tokio::sync::watch;
 
 use crate::exchange::Failure;
@@ -30,7 +29,7 @@ use crate::idempotency::store::waiter::Progress;
 use crate::idempotency::store::{
     Asked, Claim, Completed, Open, Reserved, Settlement, Store, Waiter, ledger,
 };
-use crate::journal::key::{Found, Reserve, Settled, Soon};
+use crate::journal::key::{Found, Reserve, Settled};
 use crate::journal::moment::micros;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal};
@@ -107,6 +106,7 @@ impl Disk {
             epoch: claim.epoch(),
             fingerprint: asked.fingerprint.map(|fingerprint| fingerprint.0),
             scope: asked.scope.map(|scope| scope.0),
+            tag: asked.tag.clone(),
         };
         // Dropped on the way, the claim takes itself back, in order after this.
         match self.0.journal.reserve(reserve).await {
@@ -122,11 +122,14 @@ impl Disk {
             }
             Ok(Found::Unknown(open)) => {
                 self.ground(claim);
-                let age = ledger::age(open.began, self.0.journal.now());
+                let now = self.0.journal.now();
+                let age = ledger::age(open.began, now);
                 Ok(Reserved::Unknown(Open {
                     fingerprint: open.holder.fingerprint.map(Fingerprint),
                     exchange: rows::name_of(&open.holder),
                     age,
+                    quiet: ledger::quiet(open.ended, now),
+                    tag: open.tag,
                     epoch: open.holder.epoch,
                     shared: open.holder.shared_epoch,
                 }))
@@ -154,7 +157,7 @@ impl Disk {
         // From here on it is ambiguous, and dropped it is unknown again.
         let claim = claim.again(open.age);
         let (seq, _) = open.exchange.parts();
-        match self.0.journal.resume(seq, open.epoch, claim.epoch()).await {
+        match self.0.journal.resume((seq, open.epoch), claim.epoch(), asked.tag).await {
             Ok(true) => Ok(Some(claim)),
             Ok(false) => {
                 self.ground(claim);
@@ -165,19 +168,6 @@ impl Disk {
                 Err(fault.into())
             }
         }
-    }
-
-    pub(super) fn identify(&self, name: &Name, fingerprint: Fingerprint) {
-        let (seq, _) = name.exchange.parts();
-        let flies = |flight: &Flight| flight.epoch == name.epoch;
-        let ended = self.0.flights.get(&name.id).is_none_or(|flight| !flies(&flight));
-        let soon = if ended { Soon::Yes } else { Soon::No };
-        self.0.journal.identify((seq, name.epoch), fingerprint.0, soon);
-    }
-
-    pub(super) fn land(&self, claim: &Claim, status: StatusCode, keep_key: Duration) {
-        let (seq, _) = claim.exchange().parts();
-        self.0.journal.land(seq, claim.epoch(), status.as_u16(), micros(keep_key));
     }
 
     pub(super) async fn settle(&self, claim: &Claim, settlement: &Settlement) {

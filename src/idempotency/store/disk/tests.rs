@@ -2,8 +2,10 @@
 
 use std::pin::pin;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use http::StatusCode;
 
 use super::*;
 use crate::exchange::trail::{End, Outcome};

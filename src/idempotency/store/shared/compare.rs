@@ -56,6 +56,8 @@ impl Shared {
                     fingerprint,
                     exchange: own,
                     age,
+                    quiet: Duration::ZERO,
+                    tag: None,
                     epoch: local_epoch,
                     shared: Some(epoch),
                 }))
@@ -96,19 +98,20 @@ impl Shared {
                     let there = self.age(taken.first_sent_wall_micros);
                     // Of two ages the greater one, and none where one cannot be told.
                     let age = open.age.zip(there).map(|(here, there)| here.max(there));
-                    Ok(Reserved::Unknown(Open { age, shared: Some(taken.epoch), ..open }))
+                    let open = Open { age, ..open };
+                    Ok(Reserved::Unknown(if taken.epoch == here {
+                        Open { shared: Some(here), ..open }
+                    } else {
+                        later(&open, Some(taken.epoch))
+                    }))
                 }
             },
             // A failover forgot the life that is unknown here. What it does remember can be
             // taken up; what it has as answered is of another life.
             Peek::Taken(taken) => match taken.state {
                 redis::State::InFlight => Ok(Reserved::InFlight(self.waits_for(asked.id, &taken))),
-                redis::State::Unknown => {
-                    Ok(Reserved::Unknown(Open { shared: Some(taken.epoch), ..open }))
-                }
-                redis::State::Completed { .. } => {
-                    Ok(Reserved::Unknown(Open { shared: None, ..open }))
-                }
+                redis::State::Unknown => Ok(Reserved::Unknown(later(&open, Some(taken.epoch)))),
+                redis::State::Completed { .. } => Ok(Reserved::Unknown(later(&open, None))),
             },
         }
     }
@@ -152,4 +155,10 @@ impl Shared {
     fn age(&self, wall_micros: u64) -> Option<Duration> {
         self.now().checked_sub(wall_micros).map(Duration::from_micros)
     }
+}
+
+/// What is unknown here, in another life than the one that this replica had: when that
+/// ended, and where its request named the key, nobody can say here.
+fn later(open: &Open, shared: Option<u64>) -> Open {
+    Open { quiet: Duration::ZERO, tag: None, shared, ..open.clone() }
 }

@@ -74,7 +74,10 @@ impl Shared {
     }
 
     pub(super) async fn reserve(&self, store: &Store, asked: &Asked) -> Result<Reserved, Failure> {
-        match self.0.local.reserve_for(store, asked).await? {
+        // Where another replica has the key, this request says nothing of where that one's
+        // named it: so the tag is noted once the key is claimed there too.
+        let untagged = Asked { tag: None, ..asked.clone() };
+        match self.0.local.reserve_for(store, &untagged).await? {
             Reserved::Claimed(claim) => self.confirm(claim, asked).await,
             Reserved::Unknown(open) => self.compare(store, open, asked).await,
             Reserved::Completed(done) if done.record.is_none() => {
@@ -94,6 +97,9 @@ impl Shared {
         match self.heard("shared_reserve", self.0.redis.reserve(asked.id, wanted).await) {
             Some(Found::Claimed { epoch, .. }) => {
                 self.share(&mut claim, epoch);
+                if let Some(place) = &asked.tag {
+                    self.0.local.note_tag(&claim.name(), place.clone());
+                }
                 Ok(Reserved::Claimed(claim))
             }
             // The claim here takes itself back: nothing was sent under it.
@@ -109,6 +115,8 @@ impl Shared {
         asked: &Asked,
         open: &Open,
     ) -> Result<Option<Claim>, Failure> {
+        let tag = asked.tag.clone().filter(|_| open.tag.is_some());
+        let asked = &Asked { tag, ..asked.clone() };
         let Some(mut claim) = self.0.local.resume_for(store, asked, open).await? else {
             return Ok(None);
         };

@@ -1,5 +1,7 @@
 //! Claims and records in this process, for as long as it lives.
 
+mod by_hand;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +23,6 @@ use crate::idempotency::store::{
     Asked, Claim, Completed, Open, Record, Reserved, Settlement, Store, UnknownAt, Waiter, ledger,
 };
 use crate::journal::ledger::Entry as Row;
-use crate::journal::resolve::{Freed, Resolution, Resolved, Verdict};
 use crate::journal::{Clock, Moment, State as Become};
 
 /// A store in memory; a clone shares it.
@@ -44,6 +45,12 @@ struct Entry {
     exchange: ExchangeId,
     fingerprint: Option<Fingerprint>,
     first_sent: Moment,
+    /// When its last exchange ended; meanwhile, when it began.
+    ended: Moment,
+    /// Where in the request the key stands.
+    tag: Option<String>,
+    /// Which life of the key it is in what replicas share.
+    shared: Option<u64>,
     state: State,
 }
 
@@ -129,7 +136,8 @@ impl Memory {
         self.reserve(store, asked)
     }
 
-    pub(super) fn resume(&self, store: &Store, id: RecordId, open: &Open) -> Option<Claim> {
+    pub(super) fn resume(&self, store: &Store, asked: &Asked, open: &Open) -> Option<Claim> {
+        let id = asked.id;
         let mut entry = self.0.entries.get_mut(&id)?;
         let ours = matches!(entry.state, State::Unknown) && entry.epoch == open.epoch;
         if !ours {
@@ -138,6 +146,9 @@ impl Memory {
         let name = Name { id, exchange: entry.exchange, epoch: self.next_epoch(), shared: None };
         let (state, claim) = Self::flight(store, name, entry.fingerprint);
         (entry.epoch, entry.state) = (name.epoch, state);
+        if entry.tag != asked.tag {
+            entry.tag = None;
+        }
         self.0.recent.change(name.exchange.parts(), |row| row.state = Become::InFlight);
         Some(claim.again(open.age))
     }
@@ -148,6 +159,14 @@ impl Memory {
         {
             entry.fingerprint = Some(fingerprint);
         }
+    }
+
+    pub(super) fn capture(&self, name: &Name, captured: &[(String, String)]) {
+        self.0.recent.change(name.exchange.parts(), |row| {
+            if row.state == Become::InFlight {
+                row.captured = captured.to_vec();
+            }
+        });
     }
 
     pub(super) fn settle(&self, id: RecordId, epoch: u64, settlement: &Settlement) {
@@ -164,6 +183,7 @@ impl Memory {
             place.remove();
             return;
         }
+        place.get_mut().ended = self.now();
         place.get_mut().state = match settlement.end {
             End::Completed | End::NotRetained => {
                 // The last part is for keys alone: a store full of answers still takes them.
@@ -186,6 +206,24 @@ impl Memory {
         }
     }
 
+    /// Notes which life of a key it is in what replicas share.
+    pub(super) fn note_shared(&self, name: &Name, shared_epoch: u64) {
+        if let Some(mut entry) = self.0.entries.get_mut(&name.id)
+            && entry.epoch == name.epoch
+        {
+            entry.shared = Some(shared_epoch);
+        }
+    }
+
+    /// Notes where in the request of a claim its key stands.
+    pub(super) fn note_tag(&self, name: &Name, place: String) {
+        if let Some(mut entry) = self.0.entries.get_mut(&name.id)
+            && entry.epoch == name.epoch
+        {
+            entry.tag = Some(place);
+        }
+    }
+
     /// Ends a claim that was dropped on its way.
     pub(super) fn abandon(&self, claim: &Claim, open: bool) {
         self.settle(claim.id(), claim.epoch(), &Settlement::abandoned(open));
@@ -199,55 +237,6 @@ impl Memory {
         let (row, id) = self.0.recent.change(exchange.parts(), |_row| ())?;
         let id = id.filter(|_| row.state == Become::Unknown)?;
         Some(UnknownAt { id, shared: None })
-    }
-
-    /// Settles an unknown outcome by what an operator knows.
-    pub(super) fn resolve(&self, exchange: ExchangeId, verdict: Verdict) -> Resolution {
-        let parts = exchange.parts();
-        let Some((row, id)) = self.0.recent.change(parts, |_row| ()) else {
-            return Resolution::Missing;
-        };
-        if row.state != Become::Unknown {
-            return Resolution::Stands(row.state);
-        }
-        if let Some(id) = id
-            && let Place::Occupied(mut place) = self.0.entries.entry(id)
-            && matches!(place.get().state, State::Unknown)
-        {
-            match verdict {
-                Verdict::Landed => {
-                    let (none, kept) = (Duration::ZERO, ledger::RESOLVED_FOR);
-                    place.get_mut().state = State::completed(None, row.captured, none, kept);
-                }
-                Verdict::Absent => {
-                    self.0.give_back(&place.get().state);
-                    place.remove();
-                }
-            }
-        }
-        let (ended, state) = (self.now().wall, ledger::resolved(verdict));
-        self.0.recent.change(parts, |row| (row.state, row.ended) = (state, Some(ended)));
-        let keep = crate::journal::moment::micros(ledger::RESOLVED_FOR);
-        Resolution::Settled(Resolved { id: id.map(|id| id.0), shared_epoch: None, keep })
-    }
-
-    /// Opens a key by hand.
-    pub(super) fn free(&self, key: &str) -> Freed {
-        let rows = self.0.recent.with_key(key);
-        let held: Vec<(RecordId, Become)> =
-            rows.into_iter().filter(|(id, _)| self.0.entries.contains_key(id)).collect();
-        let busy =
-            |(_, state): &&(RecordId, Become)| matches!(state, Become::InFlight | Become::Unknown);
-        if let Some((_, state)) = held.iter().find(busy) {
-            return Freed::Busy(*state);
-        }
-        for (id, _) in &held {
-            self.forget(id);
-        }
-        let mut ids: Vec<_> = held.into_iter().map(|(id, _)| id.0).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Freed::Ids(ids)
     }
 
     /// What was tried.
@@ -281,8 +270,17 @@ impl Memory {
         let name =
             Name { id: asked.id, exchange: asked.exchange, epoch: self.next_epoch(), shared: None };
         let (state, claim) = Self::flight(store, name, asked.fingerprint);
-        let (epoch, exchange, fingerprint) = (name.epoch, name.exchange, asked.fingerprint);
-        (Entry { epoch, exchange, fingerprint, first_sent: self.now(), state }, claim)
+        let entry = Entry {
+            epoch: name.epoch,
+            exchange: name.exchange,
+            fingerprint: asked.fingerprint,
+            first_sent: self.now(),
+            ended: self.now(),
+            tag: asked.tag.clone(),
+            shared: None,
+            state,
+        };
+        (entry, claim)
     }
 
     fn flight(store: &Store, name: Name, fingerprint: Option<Fingerprint>) -> (State, Claim) {
@@ -351,8 +349,10 @@ impl Entry {
                 fingerprint: self.fingerprint,
                 exchange: self.exchange,
                 age: ledger::age(self.first_sent, now),
+                quiet: ledger::quiet(self.ended, now),
+                tag: self.tag.clone(),
                 epoch: self.epoch,
-                shared: None,
+                shared: self.shared,
             }),
         }
     }

@@ -1,12 +1,18 @@
 //! A point in time, as RFC 3339 writes it.
 
 /// UTC, with milliseconds; what is finer is cut off.
-pub(super) fn rfc3339(micros: i64) -> String {
+pub fn rfc3339(micros: i64) -> String {
     let (days, of_day) = (micros.div_euclid(DAY), micros.rem_euclid(DAY) / 1000);
     let (year, month, day) = civil(days);
     let (seconds, millis) = (of_day / 1000, of_day % 1000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// The day alone, in UTC.
+pub fn date(micros: i64) -> String {
+    let (year, month, day) = civil(micros.div_euclid(DAY));
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Year, month and day of a day that is counted from 1970-01-01.
@@ -35,6 +41,12 @@ mod tests {
 
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+    #[test]
+    fn a_day_is_written_without_its_time() {
+        assert_eq!(date(951_782_399_999_000), "2000-02-28");
+        assert_eq!(date(951_782_400_000_000), "2000-02-29");
+    }
 
     #[test]
     fn a_time_is_written_as_the_calendar_has_it() {

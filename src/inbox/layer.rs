@@ -1,0 +1,152 @@
+//! Takes a delivery in: read whole, proved, kept, and answered.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use tokio::time::timeout;
+use tower::{Layer, Service};
+
+use crate::exchange::trail::Answered;
+use crate::exchange::{Body, BoxFuture, Failure, Request, Response};
+use crate::inbox::Desk;
+use crate::inbox::identity::{DeliveryId, Known};
+use crate::inbox::parcel::{DELIVERY, Parcel};
+use crate::journal::deliveries::NewDelivery;
+use crate::metrics::InboxEvent;
+
+/// Wraps the stages of a route in [`Inbox`].
+#[derive(Clone, Debug)]
+pub struct InboxLayer {
+    desk: Option<Desk>,
+}
+
+/// Answers for the application, where the route has an inbox.
+#[derive(Clone, Debug)]
+pub struct Inbox<S> {
+    desk: Option<Desk>,
+    inner: S,
+}
+
+impl InboxLayer {
+    /// Takes in at `desk`; without one every request passes.
+    pub fn new(desk: Option<Desk>) -> Self {
+        Self { desk }
+    }
+}
+
+impl<S> Inbox<S> {
+    /// The stage below.
+    pub fn below(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S> Layer<S> for InboxLayer {
+    type Service = Inbox<S>;
+
+    fn layer(&self, inner: S) -> Inbox<S> {
+        Inbox { desk: self.desk.clone(), inner }
+    }
+}
+
+impl<S> Service<Request> for Inbox<S>
+where
+    S: Service<
+            Request,
+            Response = Response,
+            Error = Failure,
+            Future = BoxFuture<Result<Response, Failure>>,
+        >,
+{
+    type Response = Response;
+    type Error = Failure;
+    type Future = BoxFuture<Result<Response, Failure>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match &self.desk {
+            Some(desk) if desk.takes(&request) => Box::pin(receive(desk.clone(), request)),
+            Some(_) | None => self.inner.call(request),
+        }
+    }
+}
+
+async fn receive(desk: Desk, request: Request) -> Result<Response, Failure> {
+    request.trail.with(|notes| notes.answered = Answered::Here);
+    let taken = take(&desk, request).await;
+    if taken.is_err() {
+        desk.terms.metrics.count(InboxEvent::Refused);
+    }
+    taken.map(answer)
+}
+
+async fn take(desk: &Desk, mut request: Request) -> Result<DeliveryId, Failure> {
+    let rules = &desk.terms.rules;
+    let place = desk.place()?;
+    let body = whole(&mut request, rules.max_size).await?;
+    if let Some(signature) = &rules.signature
+        && !signature.verifies(&request.headers, &body)
+    {
+        return Err(Failure::BadRequest("the delivery does not carry the signature of its body"));
+    }
+    let route = desk.tray.route();
+    let limit = rules.max_size.saturating_mul(DECODED_SHARE);
+    let known = rules.identity.of(route, &request.headers, &body, limit);
+    if let Known::ByBody(delivery) = known {
+        tracing::warn!(
+            route,
+            %delivery,
+            "a delivery names no event where inbox.identity looks: its body stands for it"
+        );
+    }
+    let new = NewDelivery {
+        route: route.to_owned(),
+        id: known.id().0,
+        digest: *blake3::hash(&body).as_bytes(),
+        head: Parcel::of(&request, &rules.headers).written(),
+        body,
+        came: desk.tray.store().now(),
+    };
+    desk.take_in(new).await?;
+    drop(place);
+    Ok(known.id())
+}
+
+/// The whole body, byte for byte.
+async fn whole(request: &mut Request, most: usize) -> Result<Bytes, Failure> {
+    let body = std::mem::take(&mut request.body);
+    let too_large = Failure::BadRequest("the delivery is larger than inbox.max_size");
+    if body.length().is_some_and(|length| length > most as u64) {
+        return Err(too_large);
+    }
+    match timeout(READ_WITHIN, body.read_whole(most)).await {
+        Ok(Some(body)) => Ok(body),
+        Ok(None) => Err(match &request.upload {
+            Some(upload) if upload.is_malformed() => {
+                Failure::BadRequest("the request's body is not what its framing says")
+            }
+            Some(upload) if upload.is_broken() => Failure::ClientGone,
+            Some(_) | None => too_large,
+        }),
+        Err(_late) => Err(Failure::BadRequest("the delivery did not come whole in time")),
+    }
+}
+
+/// A repeat is answered like the first: whoever sent it is done.
+fn answer(id: DeliveryId) -> Response {
+    let mut response = Response::new(StatusCode::OK, Body::empty());
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        response.headers.insert(DELIVERY, id);
+    }
+    response
+}
+
+/// A provider gives its delivery up about then.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// How much larger a body may be without its coding, for its identity to be read.
+const DECODED_SHARE: usize = 4;

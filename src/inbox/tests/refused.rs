@@ -1,0 +1,69 @@
+//! What is turned away, at, under and over each limit.
+
+use super::*;
+use crate::exchange::tests::{data, streamed};
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_has_a_limit_in_number_and_in_bytes() {
+    let size = 8 + 11 + "POST https://api.test\n/v1/jobs\n".len() as u64 - 8;
+    for (max_waiting, max_bytes, taken) in [
+        (3, 1 << 20, 3),
+        (4, 1 << 20, 4),
+        (9, 4 * size - 1, 3),
+        (9, 4 * size, 4),
+        (9, 4 * size + 1, 4),
+    ] {
+        let scene = Scene::new(Rules { max_waiting, max_bytes, ..rules() }, &[Act::Slow(1000); 9]);
+        let mut good = 0;
+        for id in ["a", "b", "c", "d", "e"] {
+            match scene.event(id).await {
+                Ok(_) => good += 1,
+                Err(failure) => assert!(matches!(failure, Failure::Overloaded), "{failure}"),
+            }
+        }
+        assert_eq!(good, taken, "{max_waiting} {max_bytes}");
+        scene.settled().await;
+        scene.events("e").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_has_a_limit_whether_or_not_it_says_how_long_it_is() {
+    let head = r#"{"id": "a", "pad": ""}"#.len();
+    for (size, fits) in [(999, true), (1000, true), (1001, false)] {
+        let text = format!(r#"{{"id": "a", "pad": "{}"}}"#, "x".repeat(size - head));
+        let pieces: &'static str = text.clone().leak();
+        for body in [Body::full(Bytes::from(text.clone())), streamed([data(pieces)])] {
+            let scene = Scene::new(rules(), &[]);
+            let answer = scene.send(body).await;
+            assert_eq!(answer.is_ok(), fits, "{size}");
+            assert_eq!(scene.counted("refused"), u32::from(!fits));
+            scene.settled().await;
+            assert_eq!(scene.seen().len(), usize::from(fits));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_that_is_wrong_leaves_nothing_behind() {
+    let signature = Signature {
+        header: HeaderName::from_static("x-signature"),
+        secret: Secret::new(b"Jefe"),
+        format: signature::Format::Hex,
+        prefix: String::new(),
+    };
+    let scene = Scene::new(Rules { signature: Some(signature), ..rules() }, &[]);
+    let failure = scene.event("a").await.expect_err("it is unsigned");
+    assert!(matches!(failure, Failure::BadRequest(_)), "{failure}");
+    assert_eq!((scene.trays.waiting(), scene.counted("refused")), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_and_keeps_nothing_takes_nothing_in() {
+    let scene = Scene::new(rules(), &[]);
+    scene.events("a").await;
+    scene.drain().await;
+    let failure = scene.event("b").await.expect_err("it would be lost");
+    assert!(matches!(failure, Failure::StoreUnavailable(_)), "{failure}");
+    assert_eq!(scene.counted("accepted"), 1);
+}

@@ -1,0 +1,318 @@
+//! Presets of providers: each is whole, cites its source, and gives way to the operator.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Method;
+use samekey::config::{Config, Environment, Faults, parse};
+use samekey::idempotency::{Carrier, Format};
+use samekey::retry::Attempts;
+use samekey::route::Route;
+
+use crate::provider::{Options, Provider};
+use crate::support::{Client, Samekey};
+
+fn read(text: &str) -> Result<Config, Faults> {
+    parse(text, Path::new("a.yaml"), &Environment::default())
+}
+
+fn loaded(text: &str) -> Config {
+    read(text).unwrap_or_else(|faults| panic!("refused:\n{faults}\n{text}"))
+}
+
+/// A file has exactly these faults.
+fn check(text: &str, wanted: &[&str]) {
+    let faults = read(text).expect_err("faults");
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults, wanted, "in\n{text}");
+}
+
+/// The names of all presets.
+fn names() -> Vec<String> {
+    files().into_iter().map(|(name, _)| name).collect()
+}
+
+/// Every file of the folder, by its name.
+fn files() -> Vec<(String, String)> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers"));
+    let files = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    let presets = files.filter(|file| file.extension().is_some_and(|it| it == "yaml"));
+    let mut texts: Vec<_> = presets
+        .map(|file| {
+            let name = file.file_stem().and_then(|name| name.to_str()).expect("a name");
+            (name.to_owned(), fs::read_to_string(&file).expect("text"))
+        })
+        .collect();
+    texts.sort();
+    texts
+}
+
+fn route<'c>(config: &'c Config, name: &str) -> &'c Route {
+    let found = config.routes.iter().find(|route| route.name == name);
+    found.unwrap_or_else(|| panic!("no route {name}"))
+}
+
+/// The name of the route that a request gets.
+fn routed<'c>(config: &'c Config, method: &Method, host: &str, path: &str) -> &'c str {
+    let matches = |route: &&Route| route.matcher.matches(host, 443, method, path);
+    config.routes.iter().find(matches).map_or("none", |route| &route.name)
+}
+
+#[test]
+fn every_file_is_built_in_and_valid() {
+    let config = loaded("");
+    let routes: BTreeSet<_> = config.routes.iter().map(|route| &route.name).collect();
+    assert_eq!(routes.len(), config.routes.len(), "names are unique");
+    let presets: BTreeSet<_> =
+        config.routes.iter().filter_map(|route| route.provenance.built_in()).collect();
+    assert_eq!(presets.into_iter().collect::<Vec<_>>(), names());
+    for name in names() {
+        assert!(routes.contains(&name), "{name} covers all else on its hosts");
+    }
+}
+
+#[test]
+fn a_preset_is_whole_whatever_the_defaults_are() {
+    for defaults in [
+        "{retry: {backoff: {initial: 1h, max: 1d}, attempts: unlimited, deadline: 1s}}",
+        "{retry: {backoff: {initial: 9s}}}",
+        "{retry: {backoff: {max: 300ms}}}",
+        "{retry: {backoff: {initial: 1ms, max: 1ms}}, idempotency: {ttl: 1s}}",
+        "{idempotency: {adopt_orphans: 1d}, limits: {concurrency: 1, rate: 1/1s, max_queue: 3}}",
+        "{kind: poll, mode: observe, idempotency: {header: {json: /x}, mismatch: forward}}",
+    ] {
+        let config = loaded(&format!("defaults: {defaults}"));
+        assert!(config.routes.len() > names().len(), "{defaults}");
+    }
+}
+
+#[test]
+fn every_promise_of_a_provider_cites_its_source() {
+    for (name, text) in files() {
+        let lines: Vec<&str> = text.lines().collect();
+        let cites = |line: &&str| line.trim_start().starts_with('#') && line.contains("https://");
+        let promises = lines.iter().enumerate().filter(|(_, line)| {
+            let line = line.trim_start();
+            line.starts_with("upstream_dedupes: ") || line.starts_with("hosts: ")
+        });
+        for (n, line) in promises {
+            let around = lines.iter().skip(n.saturating_sub(6)).take(8);
+            assert!(around.filter(|line| cites(line)).count() > 0, "{name}:{}: {line}", n + 1);
+        }
+        assert!(!text.contains("breaker:"), "{name}: no breaker is on by default");
+    }
+}
+
+#[test]
+fn every_preset_is_explained_to_operators() {
+    let readme = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers/README.md"));
+    for (name, _) in files() {
+        assert!(readme.contains(&format!("({name}.yaml)")), "README.md has no link to {name}.yaml");
+        assert!(readme.contains(&format!("\n## {name}")), "README.md has no section {name}");
+    }
+    for name in names() {
+        let page = text_of(&name, "docs");
+        assert!(readme.contains(&page), "README.md does not cite {page}");
+    }
+}
+
+#[test]
+fn what_the_page_says_to_write_can_be_written() {
+    let readme = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers/README.md"));
+    let blocks = readme.split("```yaml").skip(1).filter_map(|rest| rest.split("```").next());
+    let configs: Vec<Config> = blocks.map(loaded).collect();
+    assert_eq!(configs.len(), names().len() + 1);
+}
+
+fn text_of(name: &str, key: &str) -> String {
+    let (_, text) = files().into_iter().find(|(own, _)| own == name).expect("a file");
+    let prefix = format!("{key}: ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.expect("a key of its own line").to_owned()
+}
+
+#[test]
+fn the_four_documents_are_there_behaviour_by_behaviour() {
+    let config = loaded("");
+    let create = route(&config, "removebgvideo-create");
+    assert!(
+        matches!(&create.rules.carrier, Carrier::Json(id) if id.to_string() == "/external_job_id")
+    );
+    assert!(matches!(create.retry.attempts, Attempts::AtMost(most) if most.get() == 4));
+    assert_eq!((create.rules.upstream_dedupes, create.retry.never_when.len()), (None, 1));
+
+    let create = route(&config, "json2video-create");
+    assert_eq!((create.rules.upstream_dedupes, create.retry.failed_when.len()), (Some(false), 1));
+    assert_eq!(create.rules.adopt_orphans, Duration::from_mins(10));
+
+    let remove = route(&config, "removebg-remove");
+    assert_eq!(remove.retry.backoff.initial, Duration::from_secs(1));
+    assert_eq!(remove.limits.concurrency.map(NonZeroU32::get), Some(5));
+    assert_eq!(remove.limits.rate.map(|rate| rate.count.get()), Some(2));
+
+    let generate = route(&config, "clipia-generate");
+    assert_eq!(
+        (generate.rules.upstream_dedupes, generate.rules.format),
+        (Some(true), Format::Uuid)
+    );
+    assert_eq!(generate.rules.upstream_ttl, Duration::from_hours(24));
+    let status = route(&config, "clipia-status");
+    assert_eq!(status.limits, generate.limits);
+    assert_eq!(status.limits.group.as_deref(), Some("clipia"));
+}
+
+#[test]
+fn requests_reach_the_route_that_is_meant() {
+    let config = loaded("");
+    let (get, post) = (Method::GET, Method::POST);
+    for (method, host, path, wanted) in [
+        (&post, "api.clipia.ai", "/v1/models/x", "clipia-generate"),
+        (&post, "api.clipia.ai", "/v1/models/x/estimate", "clipia-estimate"),
+        (&get, "api.clipia.ai", "/v1/requests/7/status", "clipia-status"),
+        (&get, "api.clipia.ai", "/v1/requests/7", "clipia-result"),
+        (&get, "media.clipia.ai", "/a/b.mp4", "clipia-media"),
+        (&post, "api.clipia.ai", "/v1/chat/completions", "clipia"),
+        (&post, "api.json2video.com", "/v2/movies", "json2video-create"),
+        (&get, "api.json2video.com", "/v2/movies", "json2video-status"),
+        (&post, "api.removebgvideo.com", "/v1/jobs/7/start", "removebgvideo-start"),
+        (&get, "api.removebgvideo.com", "/v1/jobs", "removebgvideo"),
+        (&post, "api.stripe.com", "/v1/charges", "stripe-v1"),
+        (&post, "x.api.checkout.com", "/payments", "checkoutcom-payment"),
+        (&post, "x.api.sandbox.checkout.com", "/payments", "checkoutcom-sandbox"),
+        (&post, "x-checkout-live.adyenpayments.com", "/checkout/v71/payments", "adyen-post"),
+        (&post, "queue.fal.run", "/fal-ai/flux/dev", "fal-submit"),
+        (&get, "queue.fal.run", "/fal-ai/flux/requests/7/status", "fal-status"),
+        (&post, "other.test", "/v1/charges", "none"),
+    ] {
+        assert_eq!(routed(&config, method, host, path), wanted, "{method} {host}{path}");
+    }
+}
+
+#[test]
+fn own_routes_come_first_and_the_list_chooses_the_presets() {
+    let of = |text: &str| -> Vec<String> {
+        let named = loaded(text).routes.into_iter().map(|route| route.name);
+        named.filter(|name| !name.contains('-')).collect()
+    };
+    let own = "routes: [{name: a, match: {hosts: [a]}}]\n";
+    assert_eq!(of(&format!("{own}providers: []")), ["a"]);
+    assert_eq!(of(&format!("{own}providers: [json2video, clipia]")), ["a", "clipia", "json2video"]);
+    assert_eq!(of(own).len(), 1 + names().len());
+    check(
+        "providers: [clipa, nothing-like-it]",
+        &[
+            "a.yaml:1: providers[0]: no such preset is built in, did you mean `clipia`? (got `clipa`)",
+            &format!(
+                "a.yaml:1: providers[1]: no such preset is built in, must be one of {} (got `nothing-like-it`)",
+                names().join(", ")
+            ),
+        ],
+    );
+    check(
+        "routes: [{preset: clipia-genrate}]",
+        &[
+            "a.yaml:1: routes[0].preset: no such route of a preset is built in, did you mean `clipia-generate`? (got `clipia-genrate`)",
+        ],
+    );
+}
+
+#[test]
+fn a_preset_wins_over_the_defaults_field_by_field() {
+    let config = loaded(
+        "defaults: {retry: {attempts: 7, backoff: {initial: 9s, jitter: none}}, idempotency: {upstream_dedupes: true}}",
+    );
+    let create = route(&config, "json2video-create");
+    assert_eq!(create.retry.backoff.initial, Duration::from_secs(1));
+    assert!(matches!(create.retry.attempts, Attempts::AtMost(most) if most.get() == 7));
+    assert_eq!(create.rules.upstream_dedupes, Some(false));
+    let place = |key| create.provenance.place(key).map(|place| place.to_string());
+    assert_eq!(place("retry.attempts").as_deref(), Some("defaults, a.yaml:1"));
+    assert!(
+        place("retry.backoff.initial")
+            .is_some_and(|it| it.starts_with("config/providers/json2video.yaml:"))
+    );
+    assert!(
+        place("match.hosts").is_some_and(|it| it.starts_with("config/providers/json2video.yaml:"))
+    );
+    assert_eq!(place("retry.retry_after_max"), None);
+}
+
+#[test]
+fn an_own_route_starts_from_a_presets_route() {
+    let config = loaded(
+        "\
+routes:
+  - preset: clipia-generate
+    match: {hosts: [staging.test]}
+    retry: {attempts: 2}
+  - {preset: json2video-create, name: movies}
+",
+    );
+    let staging = route(&config, "clipia-generate");
+    assert!(staging.matcher.matches("staging.test", 443, &Method::POST, "/v1/models/x"));
+    assert!(!staging.matcher.names("api.clipia.ai", 443), "the preset's route gives way");
+    assert_eq!(staging.rules.upstream_dedupes, Some(true));
+    let Attempts::AtMost(attempts) = staging.retry.attempts else { panic!("a number") };
+    assert_eq!(attempts.get(), 2);
+    assert_eq!(staging.provenance.started_from(), Some("clipia"));
+    assert_eq!(staging.provenance.begins().map(|it| it.to_string()).as_deref(), Some("a.yaml:2"));
+    assert_eq!(route(&config, "movies").rules.upstream_dedupes, Some(false));
+    assert_eq!(routed(&config, &Method::POST, "api.json2video.com", "/v2/movies"), "movies");
+    assert!(config.routes.iter().any(|route| route.name == "json2video-create"));
+
+    let own = loaded("providers: []\nroutes: [{preset: stripe-v1}]");
+    assert_eq!(own.routes.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["stripe-v1"]);
+}
+
+#[test]
+fn a_group_of_a_preset_has_the_limits_that_the_operator_gives_it() {
+    let config =
+        loaded("routes: [{preset: clipia-generate, limits: {rate: 240/1m, max_wait: 1s}}]");
+    let rate = |name| route(&config, name).limits.rate.map(|rate| rate.count.get());
+    assert_eq!((rate("clipia-generate"), rate("clipia-status")), (Some(240), Some(240)));
+    let status = &route(&config, "clipia-status").provenance;
+    assert_eq!(status.place("limits.rate").map(|it| it.to_string()).as_deref(), Some("a.yaml:1"));
+    check(
+        "routes: [{name: a, match: {hosts: [a]}, limits: {group: g, concurrency: 1}}, \
+         {preset: clipia-generate, limits: {group: g}}]",
+        &[
+            "a.yaml:1: routes[1].limits.group: must have the concurrency, rate, max_queue and shared of the group's first route, routes[0]",
+        ],
+    );
+}
+
+#[test]
+fn what_does_not_go_with_a_preset_is_the_operators_fault() {
+    let (_, text) = files().into_iter().find(|(name, _)| name == "clipia").expect("a file");
+    let adopts = text.lines().position(|line| line.contains("adopt_orphans:")).expect("a line") + 1;
+    let against = format!(
+        "a.yaml:3: routes[0].idempotency.ttl: goes against config/providers/clipia.yaml:{adopts}: \
+         `adopt_orphans` must not be longer than `ttl`: the answer would be gone"
+    );
+    check("routes:\n- preset: clipia-generate\n  idempotency: {ttl: 1m}\n", &[&against]);
+}
+
+#[tokio::test]
+async fn a_route_that_starts_from_a_preset_makes_a_simulated_provider_safe() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    let starts = |preset: &str| {
+        format!(
+            "providers: []\nroutes:\n  - {{preset: {preset}, match: {{hosts: [localhost, 127.0.0.1], paths: [/**]}}, \
+             retry: {{backoff: {{initial: 1ms, max: 2ms}}}}}}\n"
+        )
+    };
+    // The one promises that a repeated key has one effect, the other that it has not.
+    for (preset, status, attempts) in
+        [("clipia-generate", 201, "2"), ("json2video-create", 503, "1")]
+    {
+        let samekey = Samekey::start(&starts(preset)).await;
+        let client = Client::trusting(&samekey, "");
+        provider.script("s", "503");
+        let answer = client.post(&provider.ports.http_url("/s/s/v1/jobs"), "{}").await;
+        let told = (answer.status.as_u16(), answer.header("samekey-attempts"));
+        assert_eq!(told, (status, attempts), "{preset}");
+    }
+}

@@ -1,0 +1,173 @@
+//! JSON to video: a POST that is not idempotent, and charges each time.
+
+use std::time::Duration;
+
+use http::Method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{CREDENTIAL, Counter, EVENT, FAST, text, told};
+use crate::provider::apis::Name;
+use crate::support::{Client, Samekey};
+
+const MOVIES: &str = "/v2/movies";
+
+async fn counter(retry: &str, idempotency: &str) -> Counter {
+    let comma = |text: &str| if text.is_empty() { "" } else { ", " }.to_owned() + text;
+    let (retry, idempotency) = (comma(retry), comma(idempotency));
+    let blocks = format!(
+        "idempotency: {{upstream_dedupes: false{idempotency}}}, retry: {{{FAST}, \
+         failed_when: [{{json: /success, in: [false], means: refused}}]{retry}}}"
+    );
+    Counter::new(Name::Movies, &blocks).await
+}
+
+fn movie(order: &str) -> Value {
+    json!({"scenes": [{"elements": []}], "client-data": {"order": order}})
+}
+
+#[tokio::test]
+async fn an_ambiguous_create_is_unknown_and_never_sent_again_blindly() {
+    for lost in ["500 effect", "503 effect", "reset_after", "eof_after", "garbage", "hang_after"] {
+        let counter = counter("attempt_timeout: 300ms", "").await;
+        counter.script(lost);
+        let event = [(EVENT, "order-12345-promo-video")];
+        let first = counter.post(MOVIES, &event, movie("o-1")).await;
+        assert!(first.status.is_server_error(), "{lost}");
+        for _ in 0..2 {
+            let again = counter.post(MOVIES, &event, movie("o-1")).await;
+            assert_eq!(again.said(), (409, "outcome-unknown".to_owned()), "{lost}");
+        }
+        assert_eq!((counter.sent(), counter.spent()), (1, (1, 1)), "{lost}");
+    }
+}
+
+#[tokio::test]
+async fn a_429_and_a_connection_that_failed_are_retried() {
+    let counter = counter("", "").await;
+    counter.script("429; 429 retry_after_ms=10");
+    let answer = counter.post(MOVIES, &[], movie("o-1")).await;
+    assert_eq!((told(&answer), counter.spent()), ((200, "3", ""), (1, 1)));
+    // Over TLS a connection that is cut before its handshake proves that nothing was sent.
+    counter.script("");
+    counter.provider.refuse_connections(1);
+    let url = format!("https://{}{MOVIES}", counter.provider.ports.authority(Name::Movies));
+    let headers = [("content-type", "application/json"), ("x-api-key", CREDENTIAL)];
+    let body = movie("o-2").to_string();
+    let answer = counter.client.send(Method::POST, &url, &headers, &body).await;
+    assert_eq!((told(&answer), counter.spent()), ((200, "2", ""), (1, 1)));
+}
+
+#[tokio::test]
+async fn one_business_event_is_one_movie_however_often_it_is_asked_for() {
+    let counter = counter("", "").await;
+    let event = [(EVENT, "order-12345-promo-video-v1")];
+    let asked = (0..10).map(|_| counter.post(MOVIES, &event, movie("o-1")));
+    let answers = futures_util::future::join_all(asked).await;
+    let projects: std::collections::BTreeSet<_> =
+        answers.iter().map(|answer| text(answer, "/project")).collect();
+    assert_eq!((projects.len(), counter.sent(), counter.spent()), (1, 1, (1, 1)));
+    let again = counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!((again.header("samekey-replay"), again.header("samekey-attempts")), ("stored", "0"));
+    // A new version is a new event.
+    let event = [(EVENT, "order-12345-promo-video-v2")];
+    counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!(counter.spent(), (2, 2));
+}
+
+#[tokio::test]
+async fn the_event_can_be_read_from_the_movie_itself() {
+    let identity = "identity: 'order-{json:/client-data/order}-promo'";
+    let counter = counter("", identity).await;
+    for _ in 0..3 {
+        assert_eq!(counter.post(MOVIES, &[], movie("o-1")).await.status, 200);
+    }
+    counter.post(MOVIES, &[], movie("o-2")).await;
+    assert_eq!((counter.sent(), counter.spent()), (2, (2, 2)));
+}
+
+#[tokio::test]
+async fn the_project_is_kept_before_it_is_told() {
+    let mut counter = counter("", "").await;
+    let event = [(EVENT, "order-12345")];
+    let first = counter.post(MOVIES, &event, movie("o-1")).await;
+    counter.samekey.signal(Signal::KILL);
+    counter.samekey.ended().await;
+    counter.samekey = Samekey::run_in(counter.samekey.folder.clone()).await;
+    counter.client = Client::through(&counter.samekey);
+    let again = counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!((&again.body, again.header("samekey-replay")), (&first.body, "stored"));
+    assert_eq!((counter.sent(), counter.spent()), (1, (1, 1)));
+}
+
+#[tokio::test]
+async fn success_false_is_an_error_whatever_the_status() {
+    let counter = counter("", "").await;
+    let event = [(EVENT, "order-12345")];
+    for status in [200, 400] {
+        counter.terms(&json!({"refusal_status": status}));
+        let refused = counter.post(MOVIES, &event, json!({"client-data": {}})).await;
+        assert_eq!(
+            (told(&refused), &refused.json()["success"]),
+            ((status, "1", ""), &json!(false))
+        );
+    }
+    assert_eq!(counter.spent(), (0, 0));
+    // Nothing was kept under the key: the movie that is right is made.
+    let made = counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!((&made.json()["success"], counter.spent()), (&json!(true), (1, 1)));
+}
+
+#[tokio::test]
+async fn a_movie_without_credits_is_told_so_and_made_once_they_are_there() {
+    let counter = counter("", "").await;
+    let event = [(EVENT, "order-12345")];
+    counter.terms(&json!({"credits": 0}));
+    let refused = counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!(
+        (told(&refused), text(&refused, "/message").as_str()),
+        ((400, "1", ""), "Insufficient credits")
+    );
+    counter.terms(&json!({"credits": 1}));
+    counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!((counter.books().broke, counter.spent()), (1, (1, 1)));
+}
+
+#[tokio::test]
+async fn a_get_is_retried_and_an_interim_error_is_passed_on_as_it_is() {
+    let counter = counter("", "").await;
+    counter.terms(&json!({"stumbles": true}));
+    counter.script("ok; 503; reset_after; 429; ok");
+    let project = text(&counter.post(MOVIES, &[], movie("o-1")).await, "/project");
+    let poll = format!("{MOVIES}?project={project}");
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|status| status != "done") {
+        let answer = counter.get(&poll).await;
+        assert_eq!(answer.status, 200);
+        seen.push(text(&answer, "/movie/status"));
+    }
+    // The reset came after a poll that the movie had moved by.
+    assert_eq!(seen, ["running", "error", "done"]);
+    assert_eq!(counter.spent(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_poll_that_comes_too_soon_has_the_last_answer_and_an_interim_error_is_no_end() {
+    let poll = "interval: 300ms, terminal: {json: /movie/status, in: [done]}";
+    let counter = Counter::polling(Name::Movies, poll, "mode: enforce").await;
+    counter.terms(&json!({"stumbles": true}));
+    let project = text(&counter.post(MOVIES, &[], movie("o-1")).await, "/project");
+    let path = format!("{MOVIES}?project={project}");
+    let mut seen: Vec<String> = Vec::new();
+    let mut polls = 0;
+    while seen.last().is_none_or(|status| status != "done") {
+        seen.push(text(&counter.get(&path).await, "/movie/status"));
+        polls += 1;
+        tokio::time::sleep(Duration::from_millis(30)).await; // a client that knows no interval
+    }
+    seen.dedup();
+    assert_eq!(seen, ["pending", "running", "error", "done"]);
+    assert!(counter.sent() == 5 && polls > 4, "a create and four of {polls} polls");
+    counter.get(&path).await;
+    assert_eq!((counter.sent(), counter.spent()), (5, (1, 1)));
+}

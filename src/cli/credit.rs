@@ -23,7 +23,8 @@ pub(super) fn lines(route: &Route) -> Vec<Line> {
 fn breaker(rule: &BreakerRule) -> String {
     let conditions = rule.when.iter().map(condition);
     let says: Vec<String> = statuses(rule.statuses).into_iter().chain(conditions).collect();
-    let (says, after) = (says.join(" or "), rule.reset_after);
+    let says = if says.is_empty() { "a low balance".to_owned() } else { says.join(" or ") };
+    let after = rule.reset_after;
     format!("{says} refuses this credential's effects for {after:?}")
 }
 

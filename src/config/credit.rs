@@ -18,9 +18,9 @@ block! {
     /// When a credential is out of credit, and is held back.
     BreakerBlock {
         /// What an error answer's JSON says, of which one is enough.
-        when: Vec<ConditionBlock> = Vec::new(),
+        when: Vec<ConditionBlock> = no_credit(),
         /// Statuses that say it alone.
-        statuses: Vec<ErrorStatus> = Vec::new(),
+        statuses: Vec<ErrorStatus> = vec![ErrorStatus(402)],
         /// How long its effects are refused; then one goes first.
         reset_after: Span<1, DAY> = Span::of(5 * MINUTE),
     }
@@ -58,12 +58,10 @@ block! {
 impl RouteBlock {
     /// Reads the three blocks once; [`Rules`] need no second look.
     pub(super) fn credit(&self, route: &str, reading: &mut Reading<'_>) -> Rules {
-        if self.preflight.is_some() && self.breaker.is_none() {
-            let [at, other] = ["preflight", "breaker"].map(|key| reading.written_at(route, key));
-            reading.clash(&at, &other, "needs a `breaker`, which it opens");
-        }
+        let breaker = self.breaker.as_ref().map(|block| block.meant(route, reading));
         Rules {
-            breaker: self.breaker.as_ref().map(|block| block.meant(route, reading)),
+            // A balance alone needs something to open as well.
+            breaker: breaker.or_else(|| self.preflight.as_ref().map(|_asked| by_balance())),
             preflight: self.preflight.as_ref().and_then(|block| block.meant(route, reading)),
             estimate: self
                 .estimate
@@ -135,6 +133,17 @@ impl EstimateBlock {
             on_failure: self.on_failure.0,
         })
     }
+}
+
+/// The code that most providers give it.
+fn no_credit() -> Vec<ConditionBlock> {
+    ConditionBlock::is("/error/code", "insufficient_credits").into_iter().collect()
+}
+
+/// A breaker that no answer opens, only a balance.
+fn by_balance() -> BreakerRule {
+    let reset_after = BreakerBlock::default().reset_after.duration();
+    BreakerRule { when: Vec::new(), statuses: Statuses::NONE, reset_after }
 }
 
 fn given<T>(key: Option<&T>, at: &str, wish: &str, reading: &mut Reading<'_>) {

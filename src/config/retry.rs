@@ -329,6 +329,15 @@ impl Leaf for Sought {
     }
 }
 
+impl ConditionBlock {
+    /// That one text stands at one place; `None` where that is no pointer.
+    pub(super) fn is(pointer: &str, value: &str) -> Option<Self> {
+        let meant = Pointer::parse(pointer).ok()?;
+        let json = Some(Parsed { text: pointer.to_owned(), meant });
+        Some(Self { json, r#in: vec![Sought(Scalar::String(value.to_owned()))] })
+    }
+}
+
 impl Sought {
     fn shown(&self) -> serde_json::Value {
         match &self.0 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{check, check_route, loaded};
 use crate::credit::{Amount, OnFailure};
+use crate::exchange::Statuses;
 
 fn amount(text: &str) -> Amount {
     Amount::parse(text).expect("a number")
@@ -54,10 +55,11 @@ defaults: {breaker: {statuses: [402], reset_after: 1h}}
 #[test]
 fn a_breaker_must_know_what_says_that_there_is_no_credit() {
     check_route(&[
+        ("breaker: {}", &[]),
         ("breaker: {statuses: [402]}", &[]),
         ("breaker: {when: [{json: /a, in: [b]}]}", &[]),
         (
-            "breaker: {}",
+            "breaker: {when: [], statuses: []}",
             &["breaker: must have `when` or `statuses`: what says that there is no credit"],
         ),
         (
@@ -114,10 +116,11 @@ fn a_preflight_must_say_what_is_asked_and_wanted() {
             )],
         );
     }
-    check_route(&[(
-        "preflight: {request: GET /a, json: /b, at_least: 1}",
-        &["preflight: needs a `breaker`, which it opens"],
-    )]);
+    let alone = "preflight: {request: GET /a, json: /b, at_least: 1}";
+    check_route(&[(alone, &[])]);
+    let config = loaded(&format!("routes: [{{name: a, match: {{hosts: [a]}}, {alone}}}]"));
+    let breaker = config.routes[0].credit.breaker.as_ref().expect("the balance opens it");
+    assert!(breaker.when.is_empty() && breaker.statuses == Statuses::NONE);
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //! what was created, and where in that list the key would stand. `tag` names the key in
 //! the request before it goes out; `target` writes the lookup, `page` reads one answer to
 //! it, `reading` puts pages together; `course` decides what the readings come to, and
-//! `follow` asks, with a `credit`, and carries it out: at once for whoever repeats the request, and in the
-//! background. `left` takes up what a crash left; `table` bounds all of it.
+//! `follow` asks, by an `access`, and carries it out: at once for whoever repeats the
+//! request, and in the background. `left` takes up what a crash left; `table` bounds all
+//! of it.
 //!
 //! # Invariants
 //!
@@ -16,8 +17,8 @@
 //! - An end is written by comparing and setting the life of the key that was read of.
 //! - Credentials stay in memory for as long as it takes, and in no text.
 
+mod access;
 mod course;
-mod credit;
 mod follow;
 mod left;
 mod page;

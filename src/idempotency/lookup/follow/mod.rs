@@ -14,8 +14,8 @@ use crate::exchange::json;
 use crate::exchange::{BoxFuture, Failure, Origin, Request, Response};
 use crate::idempotency::ask::Ask;
 use crate::idempotency::key::Key;
+use crate::idempotency::lookup::access::Access;
 use crate::idempotency::lookup::course::{Course, Decision, Named, Seen};
-use crate::idempotency::lookup::credit::Credit;
 use crate::idempotency::lookup::reading::{self, Question, Read};
 use crate::idempotency::lookup::table::{Following, life, quiet_since};
 use crate::idempotency::lookup::{JSON, Recipe};
@@ -42,7 +42,7 @@ struct Case {
     shared: Arc<Shared>,
     recipe: Arc<Recipe>,
     asker: Asker,
-    credit: Credit,
+    access: Access,
     id: RecordId,
     key: Key,
     about: About,
@@ -90,12 +90,12 @@ impl Follow {
         ask: &Ask,
     ) -> Option<Self> {
         let recipe = shared.terms.lookup.clone().filter(|_| shared.is_effect(&request.method))?;
-        let own = |own| Credit::own(shared, request.origin.clone(), own);
-        let credit = Credit::of(&shared.terms.rules, request)
+        let own = |own| Access::own(shared, request.origin.clone(), own);
+        let access = Access::of(&shared.terms.rules, request)
             .or_else(|| recipe.credentials.as_ref().map(own))?;
         let (id, key) = (ask.id, ask.found.key.clone());
         let about = about(shared, request);
-        Some(Self::new(shared, recipe, (asker(), credit), (id, key, about)))
+        Some(Self::new(shared, recipe, (asker(), access), (id, key, about)))
     }
 
     /// The same for a key of which only the ledger is left.
@@ -106,18 +106,18 @@ impl Follow {
         (id, key, about): (RecordId, Key, About),
     ) -> Option<Self> {
         let recipe = shared.terms.lookup.clone()?;
-        let credit = Credit::own(shared, origin, recipe.credentials.as_ref()?);
-        Some(Self::new(shared, recipe, (asker, credit), (id, key, about)))
+        let access = Access::own(shared, origin, recipe.credentials.as_ref()?);
+        Some(Self::new(shared, recipe, (asker, access), (id, key, about)))
     }
 
     fn new(
         shared: &Arc<Shared>,
         recipe: Arc<Recipe>,
-        (asker, credit): (Asker, Credit),
+        (asker, access): (Asker, Access),
         (id, key, about): (RecordId, Key, About),
     ) -> Self {
         let shared = shared.clone();
-        Self(Arc::new(Case { shared, recipe, asker, credit, id, key, about }))
+        Self(Arc::new(Case { shared, recipe, asker, access, id, key, about }))
     }
 
     /// Asks at once, for one who waits; true where the outcome is not unknown any more.
@@ -225,7 +225,7 @@ impl Case {
         let now = self.shared.store.now().wall;
         let question = Question {
             recipe: &self.recipe,
-            credit: &self.credit,
+            access: &self.access,
             key: self.key.as_str(),
             since: open.age.map(|age| now.saturating_sub(micros(age))),
             now,

@@ -221,11 +221,11 @@ async fn credentials_go_with_a_lookup_and_keys_do_not() {
         ("x-other", "o"),
     ]);
     request.path = "/v1/jobs?token=a%26b&x=1".parse().expect("a path");
-    let credit = Credit::of(&rules, &request).expect("it is not signed");
-    let mut names: Vec<_> = credit.headers.keys().map(HeaderName::as_str).collect();
+    let access = Access::of(&rules, &request).expect("it is not signed");
+    let mut names: Vec<_> = access.headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["accept", "authorization", "user-agent", "x-api-version", "x-team"]);
-    assert_eq!(credit.extra, ["token=a%26b"]);
+    assert_eq!(access.extra, ["token=a%26b"]);
     let signed = ours(&[("authorization", "AWS4-HMAC-SHA256 Credential=A/d, Signature=s")]);
-    assert!(Credit::of(&rules, &signed).is_none(), "a signature stands for one request");
+    assert!(Access::of(&rules, &signed).is_none(), "a signature stands for one request");
 }

@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use tokio::time::timeout;
 
 use crate::exchange::{Failure, Response, coding, headers};
-use crate::idempotency::lookup::credit::Credit;
+use crate::idempotency::lookup::access::Access;
 use crate::idempotency::lookup::follow::Asker;
 use crate::idempotency::lookup::page::Page;
 use crate::idempotency::lookup::target::Fill;
@@ -17,7 +17,7 @@ use crate::idempotency::lookup::{Next, Recipe};
 /// What is asked.
 pub(super) struct Question<'a> {
     pub(super) recipe: &'a Recipe,
-    pub(super) credit: &'a Credit,
+    pub(super) access: &'a Access,
     pub(super) key: &'a str,
     /// When the key first went out, in microseconds since 1970; `None` where nobody can say.
     pub(super) since: Option<i64>,
@@ -84,7 +84,7 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
     let mut cursor: Option<String> = None;
     for _ in 0..recipe.pages.get() {
         let Some(path) = question.path(number, cursor.as_deref()) else { return Ended::Short };
-        let text = match said(asker.ask(question.credit.request(path, WITHIN)).await).await {
+        let text = match said(asker.ask(question.access.request(path, WITHIN)).await).await {
             Said::Text(text) => text,
             Said::Nothing if recipe.items.is_none() => return Ended::Whole,
             Said::TooMuch => return Ended::Short,
@@ -109,7 +109,7 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
 impl Question<'_> {
     fn path(&self, page: u32, cursor: Option<&str>) -> Option<PathAndQuery> {
         let fill = Fill { key: self.key, since: self.since, now: self.now, page, cursor };
-        self.recipe.request.fill(&fill, &self.credit.extra)
+        self.recipe.request.fill(&fill, &self.access.extra)
     }
 }
 

@@ -38,13 +38,13 @@ fn provider(said: Vec<Said>) -> (Asker, Arc<Mutex<Vec<String>>>) {
 }
 
 async fn reads(recipe: &Recipe, said: Vec<Said>) -> (Read, usize) {
-    let credit = Credit {
+    let access = Access {
         origin: Origin::parse("https://api.test").expect("an origin"),
         headers: HeaderMap::new(),
         extra: Vec::new(),
         caller: [0; 32],
     };
-    let question = Question { recipe, credit: &credit, key: "k", since: Some(0), now: 1 };
+    let question = Question { recipe, access: &access, key: "k", since: Some(0), now: 1 };
     let (asker, paths) = provider(said);
     let read = read(&question, &asker).await;
     let times = paths.lock().expect("no test panics here").len();

@@ -19,7 +19,7 @@ use crate::idempotency::{CredentialField, Rules};
 
 /// Where a lookup goes, and with what it is asked.
 #[derive(Clone)]
-pub(super) struct Credit {
+pub(super) struct Access {
     pub(super) origin: Origin,
     /// The fields that every page is asked with.
     pub(super) headers: HeaderMap,
@@ -29,7 +29,7 @@ pub(super) struct Credit {
     pub(super) caller: [u8; 32],
 }
 
-impl Credit {
+impl Access {
     /// The credentials of a live request, and what says in which version it speaks; none
     /// where they are a signature, which stands for that one request.
     pub(super) fn of(rules: &Rules, request: &Request) -> Option<Self> {

@@ -8,7 +8,7 @@ use crate::inbox::Trays;
 use crate::limit::Gates;
 use crate::metrics::Metrics;
 use crate::pipeline::Lasting;
-use crate::poll::Desk;
+use crate::poll::Board;
 use crate::retry::Budget;
 use crate::route::Route;
 
@@ -17,13 +17,13 @@ pub(super) struct Kept {
     pub(super) gates: Gates,
     pub(super) accounts: Accounts,
     pub(super) budgets: DashMap<String, Budget>,
-    pub(super) polls: Desk,
+    pub(super) polls: Board,
     pub(super) trays: Trays,
 }
 
 impl Kept {
     pub(super) fn new(gates: Gates, trays: Trays) -> Self {
-        let (accounts, budgets, polls) = (Accounts::default(), DashMap::new(), Desk::default());
+        let (accounts, budgets, polls) = (Accounts::default(), DashMap::new(), Board::default());
         Self { gates, accounts, budgets, polls, trays }
     }
 

@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 
 use crate::exchange::trail::Answered;
 use crate::exchange::{Body, BoxFuture, Failure, Request, Response};
-use crate::inbox::Desk;
+use crate::inbox::Intake;
 use crate::inbox::identity::{DeliveryId, Known};
 use crate::inbox::parcel::{DELIVERY, Parcel};
 use crate::journal::deliveries::NewDelivery;
@@ -19,20 +19,20 @@ use crate::metrics::InboxEvent;
 /// Wraps the stages of a route in [`Inbox`].
 #[derive(Clone, Debug)]
 pub struct InboxLayer {
-    desk: Option<Desk>,
+    intake: Option<Intake>,
 }
 
 /// Answers for the application, where the route has an inbox.
 #[derive(Clone, Debug)]
 pub struct Inbox<S> {
-    desk: Option<Desk>,
+    intake: Option<Intake>,
     inner: S,
 }
 
 impl InboxLayer {
-    /// Takes in at `desk`; without one every request passes.
-    pub fn new(desk: Option<Desk>) -> Self {
-        Self { desk }
+    /// Takes in at `intake`; without one every request passes.
+    pub fn new(intake: Option<Intake>) -> Self {
+        Self { intake }
     }
 }
 
@@ -47,7 +47,7 @@ impl<S> Layer<S> for InboxLayer {
     type Service = Inbox<S>;
 
     fn layer(&self, inner: S) -> Inbox<S> {
-        Inbox { desk: self.desk.clone(), inner }
+        Inbox { intake: self.intake.clone(), inner }
     }
 }
 
@@ -69,32 +69,32 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        match &self.desk {
-            Some(desk) if desk.takes(&request) => Box::pin(receive(desk.clone(), request)),
+        match &self.intake {
+            Some(intake) if intake.takes(&request) => Box::pin(receive(intake.clone(), request)),
             Some(_) | None => self.inner.call(request),
         }
     }
 }
 
-async fn receive(desk: Desk, request: Request) -> Result<Response, Failure> {
+async fn receive(intake: Intake, request: Request) -> Result<Response, Failure> {
     request.trail.with(|notes| notes.answered = Answered::Here);
-    let taken = take(&desk, request).await;
+    let taken = take(&intake, request).await;
     if taken.is_err() {
-        desk.terms.metrics.count(InboxEvent::Refused);
+        intake.terms.metrics.count(InboxEvent::Refused);
     }
     taken.map(answer)
 }
 
-async fn take(desk: &Desk, mut request: Request) -> Result<DeliveryId, Failure> {
-    let rules = &desk.terms.rules;
-    let place = desk.place()?;
+async fn take(intake: &Intake, mut request: Request) -> Result<DeliveryId, Failure> {
+    let rules = &intake.terms.rules;
+    let place = intake.place()?;
     let body = whole(&mut request, rules.max_size).await?;
     if let Some(signature) = &rules.signature
         && !signature.verifies(&request.headers, &body)
     {
         return Err(Failure::BadRequest("the delivery does not carry the signature of its body"));
     }
-    let route = desk.tray.route();
+    let route = intake.tray.route();
     let limit = rules.max_size.saturating_mul(DECODED_SHARE);
     let known = rules.identity.of(route, &request.headers, &body, limit);
     if let Known::ByBody(delivery) = known {
@@ -110,9 +110,9 @@ async fn take(desk: &Desk, mut request: Request) -> Result<DeliveryId, Failure> 
         digest: *blake3::hash(&body).as_bytes(),
         head: Parcel::of(&request, &rules.headers).written(),
         body,
-        came: desk.tray.store().now(),
+        came: intake.tray.store().now(),
     };
-    desk.take_in(new).await?;
+    intake.take_in(new).await?;
     drop(place);
     Ok(known.id())
 }

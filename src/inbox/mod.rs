@@ -41,7 +41,7 @@ pub use identity::Identity;
 pub use layer::{Inbox, InboxLayer};
 pub use signature::{Secret, Signature};
 pub use store::Store;
-pub use tray::{Desk, Tray};
+pub use tray::{Intake, Tray};
 pub use trays::{Means, Trays};
 
 /// The `inbox` block of a route, as meant.

@@ -37,7 +37,7 @@ struct Inner {
 
 /// Where a route takes deliveries in, by the terms that it was built with.
 #[derive(Clone, Debug)]
-pub struct Desk {
+pub struct Intake {
     pub(super) tray: Tray,
     pub(super) terms: Arc<Terms>,
 }
@@ -58,11 +58,11 @@ impl Tray {
     }
 
     /// Puts terms in force, for what waits too; and opens the side that takes in.
-    pub fn open(&self, terms: Terms) -> Desk {
+    pub fn open(&self, terms: Terms) -> Intake {
         let terms = Arc::new(terms);
         self.0.terms.store(Some(terms.clone()));
         self.0.woken.notify_one();
-        Desk { tray: self.clone(), terms }
+        Intake { tray: self.clone(), terms }
     }
 
     /// Delivers nothing more until it is opened again; how many wait for that.
@@ -151,7 +151,7 @@ impl Tray {
     }
 }
 
-impl Desk {
+impl Intake {
     /// Whether a request is a delivery. What only asks, such as a provider's challenge, is
     /// the application's to answer; and what the application itself sends elsewhere, through
     /// this proxy and under the same route, is none.
@@ -188,9 +188,9 @@ impl Desk {
         if !self.tray.with(|line| line.take_room(size, most)) {
             return Err(Failure::Overloaded);
         }
-        let (desk, id, came) = (self.clone(), new.id, new.came);
+        let (intake, id, came) = (self.clone(), new.id, new.came);
         let told = move |taken: &Result<Taken, Fault>| {
-            desk.taken(taken, Waiting { seq: 0, id, size, attempts: 0, came });
+            intake.taken(taken, Waiting { seq: 0, id, size, attempts: 0, came });
         };
         self.tray.0.store.take_in(new, told).await.map(drop).map_err(unavailable)
     }

@@ -33,7 +33,7 @@ pub struct Lasting {
     /// What holds its attempts back.
     pub gate: Gate,
     /// What is known of its polls.
-    pub polls: poll::Desk,
+    pub polls: poll::Board,
     /// What is known of every credential's credit, whatever the route.
     pub accounts: credit::Accounts,
     /// What waits for its application, where it has an inbox.
@@ -70,7 +70,12 @@ pub fn build(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -
 }
 
 /// Where a route takes deliveries in, and by which stages it makes them.
-fn inbox(route: &Route, lasting: &Lasting, commons: &Commons, pool: &Pool) -> Option<inbox::Desk> {
+fn inbox(
+    route: &Route,
+    lasting: &Lasting,
+    commons: &Commons,
+    pool: &Pool,
+) -> Option<inbox::Intake> {
     let (rules, tray) = (route.inbox.clone()?, lasting.tray.as_ref()?);
     let retry = &route.retry;
     let timeout = retry.attempt_timeout.unwrap_or(ANSWER_WITHIN);
@@ -115,7 +120,7 @@ fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Te
         hint_max: route.retry.retry_after_max,
         deadline: route.retry.deadline.after,
         observes: route.mode == Mode::Observe,
-        desk: lasting.polls.clone(),
+        board: lasting.polls.clone(),
         refused: Refused::new(refused),
         tasks: commons.tasks.clone(),
         metrics: commons.metrics.polls(&route.name),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::exchange::trail::Presence;
 use crate::exchange::{Failure, Record, Stop};
-use crate::poll::desk::Desk;
+use crate::poll::board::Board;
 use crate::poll::job::Job;
 
 /// What those who wait are told.
@@ -57,14 +57,14 @@ pub(super) struct Flight {
 /// A place among those who wait; dropped, it is left.
 #[derive(Debug)]
 pub(super) struct Seat {
-    desk: Desk,
+    board: Board,
     flight: Arc<Flight>,
 }
 
 /// The way of a flight to its end; dropped, nobody waits in vain.
 #[derive(Debug)]
 pub(super) struct Pilot {
-    desk: Desk,
+    board: Board,
     flight: Arc<Flight>,
 }
 
@@ -89,12 +89,12 @@ impl Flight {
 }
 
 impl Seat {
-    /// Takes a place. The desk's books are open: nobody closes the flight meanwhile.
-    pub(super) fn take(desk: &Desk, flight: &Arc<Flight>) -> Self {
+    /// Takes a place. The board's books are open: nobody closes the flight meanwhile.
+    pub(super) fn take(board: &Board, flight: &Arc<Flight>) -> Self {
         if flight.seats.fetch_add(1, Ordering::AcqRel) > 0 {
             flight.joined.store(true, Ordering::Release);
         }
-        Self { desk: desk.clone(), flight: flight.clone() }
+        Self { board: board.clone(), flight: flight.clone() }
     }
 
     /// Waits for what comes of the flight; `None`: nothing until then.
@@ -116,13 +116,13 @@ impl Drop for Seat {
             return;
         }
         // Somebody may have sat down since, which only open books allow.
-        self.desk.close_if(&self.flight, Flight::is_empty, |flight| flight.presence.leave());
+        self.board.close_if(&self.flight, Flight::is_empty, |flight| flight.presence.leave());
     }
 }
 
 impl Pilot {
-    pub(super) fn of(desk: &Desk, flight: &Arc<Flight>) -> Self {
-        Self { desk: desk.clone(), flight: flight.clone() }
+    pub(super) fn of(board: &Board, flight: &Arc<Flight>) -> Self {
+        Self { board: board.clone(), flight: flight.clone() }
     }
 
     /// Who waits, as the stages below see it.
@@ -132,7 +132,7 @@ impl Pilot {
 
     /// Lets nobody join any more.
     pub(super) fn close(&self) {
-        self.desk.close_if(&self.flight, |_| true, |_| {});
+        self.board.close_if(&self.flight, |_| true, |_| {});
     }
 
     /// Whether anybody joined the one who began it, who may have left since.

@@ -1,4 +1,4 @@
-//! Asks the desk where a poll's answer comes from, and gets it there.
+//! Asks the board where a poll's answer comes from, and gets it there.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::Replay;
 use crate::exchange::{BoxFuture, Failure, Origin, Record, Request, RequestParts, Response, Trail};
 use crate::metrics::{PollEvent, PollMetrics};
-use crate::poll::desk::{Desk, Lesson, Place};
+use crate::poll::board::{Board, Lesson, Place};
 use crate::poll::flight::{Aim, Answer, Pilot, Seat, Told};
 use crate::poll::job::{self, Job, Wants};
 use crate::poll::shelf::Serves;
@@ -51,7 +51,7 @@ pub struct Terms {
     /// Whether decisions are only counted.
     pub observes: bool,
     /// What is known of all polls.
-    pub desk: Desk,
+    pub board: Board,
     /// Whose credentials the upstream lately refused.
     pub refused: Refused,
     /// Where a poll goes on that somebody else waits for.
@@ -155,12 +155,12 @@ impl Asking {
     {
         let terms = &self.terms;
         if (terms.refused.0)(&request.origin, request.caller) {
-            terms.desk.forget(&self.aim.job.holder);
+            terms.board.forget(&self.aim.job.holder);
         }
         if self.wants != Wants::Any {
             return self.alone(inner, request).await;
         }
-        let place = terms.desk.ask(self.aim, &terms.rules, self.began);
+        let place = terms.board.ask(self.aim, &terms.rules, self.began);
         self.count(&place);
         match place {
             Place::Lead(seat, pilot) => self.lead(inner, request, (seat, pilot)).await,
@@ -327,13 +327,13 @@ impl Asking {
     /// A credential that is refused loses what it knew.
     fn heed(&self, status: StatusCode) {
         if read::is_refusal(status) {
-            self.terms.desk.forget(&self.aim.job.holder);
+            self.terms.board.forget(&self.aim.job.holder);
         }
     }
 
     /// Remembers an answer for the polls that come after it, where it may serve them.
     fn learn(&self, response: &Response, record: &Record) {
-        let Terms { rules, hint_max, desk, .. } = &*self.terms;
+        let Terms { rules, hint_max, board, .. } = &*self.terms;
         if !rules.keep() || !read::may_serve_later(response.status) {
             return;
         }
@@ -346,7 +346,7 @@ impl Asking {
         let over_for = rules.terminal.as_ref().filter(over).map(|terminal| terminal.lasts);
         let pace = rules.interval.map(|interval| Pace { interval, hint_max: *hint_max });
         let lesson = Lesson { record, asked: self.began, pace, hint, over_for };
-        desk.learn(self.aim.job, &lesson, Instant::now());
+        board.learn(self.aim.job, &lesson, Instant::now());
     }
 }
 

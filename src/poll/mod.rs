@@ -1,7 +1,7 @@
 //! Asks the upstream once how a job goes, however many ask.
 //!
 //! `job` tells which requests are polls, and which of them ask the same; [`spacing`]
-//! how long an answer serves; `shelf` remembers answers; `desk` says where a poll's
+//! how long an answer serves; `shelf` remembers answers; `board` says where a poll's
 //! answer comes from: the shelf, a poll that is under way, or the upstream. `read`
 //! looks at what the upstream answered, and [`layer`] carries it all out.
 //!
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::exchange::Condition;
 
-pub mod desk;
+pub mod board;
 pub mod layer;
 pub mod spacing;
 
@@ -27,7 +27,7 @@ mod job;
 mod read;
 mod shelf;
 
-pub use desk::Desk;
+pub use board::Board;
 pub use layer::{Polling, PollingLayer, Refused, Terms};
 
 /// What a route of kind `poll` says about its polls, as meant.

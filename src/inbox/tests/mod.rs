@@ -47,7 +47,7 @@ struct Application {
 }
 
 struct Scene {
-    desk: Desk,
+    intake: Intake,
     trays: Trays,
     tray: Tray,
     application: Arc<Mutex<Application>>,
@@ -89,15 +89,15 @@ impl Scene {
         let script = script.iter().copied().collect();
         let application = Arc::new(Mutex::new(Application { script, ..Application::default() }));
         let (tray, metrics) = (trays.of("hooks"), Metrics::new());
-        let desk = tray.open(terms(&application, rules, (&metrics, &tray)));
-        Self { desk, trays, tray, application, metrics, tasks, draining, _kept: kept }
+        let intake = tray.open(terms(&application, rules, (&metrics, &tray)));
+        Self { intake, trays, tray, application, metrics, tasks, draining, _kept: kept }
     }
 
     async fn send(&self, body: Body) -> Result<Response, Failure> {
         let inner = tower::service_fn(|_request| -> BoxFuture<Result<Response, Failure>> {
             Box::pin(async { Ok(Response::new(StatusCode::IM_A_TEAPOT, Body::empty())) })
         });
-        let mut layer = tower::Layer::layer(&InboxLayer::new(Some(self.desk.clone())), inner);
+        let mut layer = tower::Layer::layer(&InboxLayer::new(Some(self.intake.clone())), inner);
         layer.call(request(Method::POST, body)).await
     }
 
@@ -304,7 +304,7 @@ async fn what_only_asks_and_what_goes_elsewhere_passes() {
         (request(Method::POST, Body::empty()), true),
         (request(Method::PUT, Body::empty()), true),
     ] {
-        assert_eq!(scene.desk.takes(&request), taken, "{request:?}");
+        assert_eq!(scene.intake.takes(&request), taken, "{request:?}");
     }
 }
 

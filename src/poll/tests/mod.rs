@@ -45,7 +45,7 @@ impl Stage {
             hint_max: SECOND * 60,
             deadline: SECOND * 300,
             observes: false,
-            desk: Desk::default(),
+            board: Board::default(),
             refused: Refused::new(move |_, _| asked.load(Ordering::Relaxed)),
             tasks: tasks.clone(),
             metrics: metrics.polls("r"),

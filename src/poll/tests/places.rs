@@ -1,4 +1,4 @@
-//! What the desk says to a poll.
+//! What the board says to a poll.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::exchange::Record;
-use crate::poll::desk::{Lesson, Place};
+use crate::poll::board::{Lesson, Place};
 use crate::poll::flight::{Aim, Told};
 use crate::poll::job::Job;
 use crate::poll::spacing::Pace;
@@ -18,33 +18,33 @@ fn aim() -> Aim {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_poll_that_ended_without_a_word() {
-    let desk = Desk::default();
-    let Place::Lead(leader, pilot) = desk.ask(aim(), &spaced(60), Instant::now()) else {
+    let board = Board::default();
+    let Place::Lead(leader, pilot) = board.ask(aim(), &spaced(60), Instant::now()) else {
         panic!("it leads")
     };
-    let Place::Join(joined) = desk.ask(aim(), &spaced(60), Instant::now()) else {
+    let Place::Join(joined) = board.ask(aim(), &spaced(60), Instant::now()) else {
         panic!("it joins")
     };
     drop(pilot);
     let told = joined.told(Instant::now() + SECOND).await;
     assert!(matches!(told, Some(Told::Apart)));
     // And nobody joins it any more, whoever still sits there.
-    assert!(matches!(desk.ask(aim(), &spaced(60), Instant::now()), Place::Lead(..)));
+    assert!(matches!(board.ask(aim(), &spaced(60), Instant::now()), Place::Lead(..)));
     drop(leader);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_for_a_single_attempt_is_no_company_for_one_that_wants_more() {
-    let desk = Desk::default();
-    let place = desk.ask(aim(), &spaced(60), Instant::now());
+    let board = Board::default();
+    let place = board.ask(aim(), &spaced(60), Instant::now());
     assert!(matches!(place, Place::Lead(..)));
     let single = Aim { single_attempt: true, ..aim() };
-    assert!(matches!(desk.ask(single, &spaced(60), Instant::now()), Place::Lead(..)));
+    assert!(matches!(board.ask(single, &spaced(60), Instant::now()), Place::Lead(..)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_asked_for_later_stands() {
-    let desk = Desk::default();
+    let board = Board::default();
     let answer = |text: &'static str| {
         Record::new(StatusCode::OK, &http::HeaderMap::new(), Bytes::from_static(text.as_bytes()))
     };
@@ -54,8 +54,8 @@ async fn an_answer_that_was_asked_for_later_stands() {
         let record = answer(text);
         let asked = began + SECOND * asked;
         let lesson = Lesson { record: &record, asked, pace, hint: None, over_for: None };
-        desk.learn(aim().job, &lesson, began);
-        let Place::Stored(record, _) = desk.ask(aim(), &spaced(60), began) else {
+        board.learn(aim().job, &lesson, began);
+        let Place::Stored(record, _) = board.ask(aim(), &spaced(60), began) else {
             panic!("it is stored")
         };
         assert_eq!(record.body(), wanted, "after {text}");

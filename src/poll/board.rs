@@ -15,7 +15,7 @@ use crate::poll::spacing::{Pace, spacing};
 
 /// What is known of all polls of a process; a clone shares it. It outlives reloads.
 #[derive(Clone, Debug)]
-pub struct Desk(Arc<Mutex<Books>>);
+pub struct Board(Arc<Mutex<Books>>);
 
 #[derive(Debug)]
 struct Books {
@@ -49,14 +49,14 @@ pub(super) struct Lesson<'a> {
     pub(super) over_for: Option<Duration>,
 }
 
-impl Default for Desk {
+impl Default for Board {
     fn default() -> Self {
         let shelf = Shelf::new(JOBS_MAX, BYTES_MAX);
         Self(Arc::new(Mutex::new(Books { shelf, flights: HashMap::new() })))
     }
 }
 
-impl Desk {
+impl Board {
     /// Says where the answer comes from, and takes the place that this means.
     pub(super) fn ask(&self, aim: Aim, rules: &Rules, now: Instant) -> Place {
         let mut books = self.books();

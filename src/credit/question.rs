@@ -7,16 +7,13 @@ use bytes::Bytes;
 use http::header::{COOKIE, HeaderName, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tower::Service;
 
 use crate::credit::{Amount, Place};
 use crate::exchange::glance::into_json;
 use crate::exchange::json::Node;
-use crate::exchange::{
-    Body, Client, Failure, Pointer, Request, RequestParts, Response, Standing, Trail, Wishes,
-    headers, query,
-};
+use crate::exchange::{Body, Failure, Pointer, Request, RequestParts, Response, headers, query};
 
 /// Which fields of a request say who asks, beyond the usual ones.
 #[derive(Clone, Debug, Default)]
@@ -129,25 +126,9 @@ fn question(
     path: PathAndQuery,
     (headers, body): (HeaderMap, Body),
 ) -> Request {
-    Box::new(RequestParts {
-        method,
-        origin: request.origin.clone(),
-        path,
-        headers,
-        body,
-        trail: Trail::default(),
-        client: Client::default(),
-        caller: request.caller,
-        arrived: Instant::now(),
-        upload: None,
-        wants_upgrade: false,
-        replayable: true,
-        cut_at: None,
-        wait_until: None,
-        wishes: Wishes::default(),
-        standing: Standing::default(),
-        guard: None,
-    })
+    let mut question = RequestParts::new(method, request.origin.clone(), path, body);
+    (question.headers, question.caller) = (headers, request.caller);
+    question
 }
 
 /// A path with further parameters in its query.

@@ -136,6 +136,30 @@ pub struct Standing {
 }
 
 impl RequestParts {
+    /// A request that arrives now, and with nothing that a client would bring: of its
+    /// own trail, for its attempts are those of no other exchange.
+    pub fn new(method: Method, origin: Origin, path: PathAndQuery, body: Body) -> Request {
+        Box::new(Self {
+            method,
+            origin,
+            path,
+            headers: HeaderMap::new(),
+            body,
+            trail: Trail::default(),
+            client: Client::default(),
+            caller: [0; 32],
+            arrived: Instant::now(),
+            upload: None,
+            wants_upgrade: false,
+            replayable: true,
+            cut_at: None,
+            wait_until: None,
+            wishes: Wishes::default(),
+            standing: Standing::default(),
+            guard: None,
+        })
+    }
+
     /// The query, where there is one.
     pub fn query(&self) -> Option<&str> {
         self.path.query()

@@ -15,32 +15,13 @@ use tokio::time::{Instant, sleep};
 use tower::Service;
 
 use super::body::BodyError;
-use super::{
-    Body, BoxFuture, Client, Failure, Origin, Request, RequestParts, Response, Standing, Trail,
-    Wishes,
-};
+use super::{Body, BoxFuture, Failure, Origin, Request, RequestParts, Response, Standing};
 
 /// A request to `https://api.test/v1/jobs`, from a client that waits.
 pub(crate) fn request(method: Method, body: Body) -> Request {
-    Box::new(RequestParts {
-        method,
-        origin: Origin::parse("https://api.test").expect("an origin"),
-        path: PathAndQuery::from_static("/v1/jobs"),
-        headers: HeaderMap::new(),
-        body,
-        trail: Trail::default(),
-        client: Client::default(),
-        caller: [7; 32],
-        arrived: Instant::now(),
-        upload: None,
-        wants_upgrade: false,
-        replayable: true,
-        cut_at: None,
-        wait_until: None,
-        wishes: Wishes::default(),
-        standing: Standing::default(),
-        guard: None,
-    })
+    let origin = Origin::parse("https://api.test").expect("an origin");
+    let path = PathAndQuery::from_static("/v1/jobs");
+    Box::new(RequestParts { caller: [7; 32], ..*RequestParts::new(method, origin, path, body) })
 }
 
 pub(crate) fn response(status: u16, fields: &[(&'static str, &str)], body: Body) -> Response {

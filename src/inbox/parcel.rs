@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use tokio::time::Instant;
 
-use crate::exchange::{Body, Client, Origin, Request, RequestParts, Standing, Trail, Wishes};
+use crate::exchange::{Body, Origin, Request, RequestParts};
 use crate::inbox::identity::DeliveryId;
 
 /// Method, target and fields of a delivery.
@@ -61,29 +60,12 @@ impl Parcel {
 
     /// The request that brings it to the application.
     pub fn request(self, id: DeliveryId, body: Bytes) -> Request {
-        let mut headers = self.headers;
+        let mut request = RequestParts::new(self.method, self.origin, self.path, Body::full(body));
+        request.headers = self.headers;
         if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-            headers.insert(DELIVERY, id);
+            request.headers.insert(DELIVERY, id);
         }
-        Box::new(RequestParts {
-            method: self.method,
-            origin: self.origin,
-            path: self.path,
-            headers,
-            body: Body::full(body),
-            trail: Trail::default(),
-            client: Client::default(),
-            caller: [0; 32],
-            arrived: Instant::now(),
-            upload: None,
-            wants_upgrade: false,
-            replayable: true,
-            cut_at: None,
-            wait_until: None,
-            wishes: Wishes::default(),
-            standing: Standing::default(),
-            guard: None,
-        })
+        request
     }
 }
 

@@ -6,12 +6,8 @@ use http::header::{ACCEPT, COOKIE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use tokio::time::Instant;
 
-use crate::exchange::trail::Trail;
-use crate::exchange::{
-    Body, Client, Origin, Request, RequestParts, Standing, Wishes, headers, query, signature,
-};
+use crate::exchange::{Body, Origin, Request, RequestParts, headers, query, signature};
 use crate::idempotency::lookup::{Credentials, JSON};
 use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::terms::Shared;
@@ -75,26 +71,11 @@ impl Access {
 
     /// A request for a page, within so long.
     pub(super) fn request(&self, path: PathAndQuery, within: Duration) -> Request {
-        let now = Instant::now();
-        Box::new(RequestParts {
-            method: Method::GET,
-            origin: self.origin.clone(),
-            path,
-            headers: self.headers.clone(),
-            body: Body::empty(),
-            // Of its own: these attempts are none of the exchange that is asked for.
-            trail: Trail::default(),
-            client: Client::default(),
-            caller: self.caller,
-            arrived: now,
-            upload: None,
-            wants_upgrade: false,
-            replayable: true,
-            cut_at: Some(now + within),
-            wait_until: Some(now + within),
-            wishes: Wishes::default(),
-            standing: Standing::default(),
-            guard: None,
-        })
+        let mut request = RequestParts::new(Method::GET, self.origin.clone(), path, Body::empty());
+        request.headers = self.headers.clone();
+        request.caller = self.caller;
+        let ends = request.arrived + within;
+        (request.cut_at, request.wait_until) = (Some(ends), Some(ends));
+        request
     }
 }

@@ -224,14 +224,7 @@ impl Intake {
 
 /// What a sender is told that is to try again.
 fn unavailable(fault: Fault) -> Failure {
-    Failure::StoreUnavailable(match fault {
-        Fault::Full => "the disk with state.dir is full",
-        Fault::Crowded => "state.max_size is used up",
-        Fault::Behind => "the journal cannot keep up",
-        Fault::Damaged => "the journal is damaged",
-        Fault::Unwritable => "the journal cannot be written",
-        Fault::Away => "state.shared does not answer",
-    })
+    Failure::StoreUnavailable(fault.as_str())
 }
 
 impl fmt::Debug for Tray {

@@ -77,25 +77,34 @@ pub struct Options {
 
 /// Why the journal did not do what was asked; nothing of it was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.as_str())]
 pub enum Fault {
     /// The disk is full.
-    #[error("the disk with state.dir is full")]
     Full,
     /// `state.max_size` is used up.
-    #[error("state.max_size is used up")]
     Crowded,
     /// More waits to be written than may.
-    #[error("the journal cannot keep up")]
     Behind,
     /// The file turned out to be damaged.
-    #[error("the journal is damaged")]
     Damaged,
     /// It cannot be written.
-    #[error("the journal cannot be written")]
     Unwritable,
     /// What replicas share would have to be told as well, and does not answer.
-    #[error("state.shared does not answer")]
     Away,
+}
+
+impl Fault {
+    /// What it is, in a clause for whoever has to be told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "the disk with state.dir is full",
+            Self::Crowded => "state.max_size is used up",
+            Self::Behind => "the journal cannot keep up",
+            Self::Damaged => "the journal is damaged",
+            Self::Unwritable => "the journal cannot be written",
+            Self::Away => "state.shared does not answer",
+        }
+    }
 }
 
 /// A journal that is open; a clone shares it.

@@ -506,13 +506,6 @@ impl Store {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self::StoreUnavailable(match fault {
-            Fault::Full => "the disk with state.dir is full",
-            Fault::Crowded => "state.max_size is used up",
-            Fault::Behind => "the journal cannot keep up",
-            Fault::Damaged => "the journal is damaged",
-            Fault::Unwritable => "the journal cannot be written",
-            Fault::Away => "state.shared does not answer",
-        })
+        Self::StoreUnavailable(fault.as_str())
     }
 }

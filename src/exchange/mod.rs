@@ -20,6 +20,7 @@ pub mod query;
 pub mod record;
 pub mod shape;
 pub mod signature;
+pub mod stage;
 pub mod statuses;
 pub mod trail;
 
@@ -40,6 +41,7 @@ pub use origin::{Origin, Scheme};
 pub use pointer::{Condition, Pointer, Scalar};
 pub use record::Record;
 pub use shape::Shape;
+pub use stage::{Stage, take_ready};
 pub use statuses::Statuses;
 pub use trail::{End, Outcome, Stop, Trail};
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::exchange::trail::{KeyNote, Replay};
-use crate::exchange::{BoxFuture, Failure, Request, Response};
+use crate::exchange::{BoxFuture, Failure, Request, Response, take_ready};
 use crate::idempotency::ask::{Ask, likeness_of};
 use crate::idempotency::capture;
 use crate::idempotency::identify::{self, Identified, Looked};
@@ -62,9 +62,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // The clone is the one that is not ready; the ready one goes with the future.
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
+        let inner = take_ready(&mut self.inner);
         Box::pin(pass(self.shared.clone(), inner, request))
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tower::{Layer, Service};
 
 use crate::exchange::trail::Answered;
-use crate::exchange::{Body, BoxFuture, Failure, Request, Response};
+use crate::exchange::{Body, BoxFuture, Failure, Request, Response, Stage};
 use crate::inbox::Intake;
 use crate::inbox::identity::{DeliveryId, Known};
 use crate::inbox::parcel::{DELIVERY, Parcel};
@@ -51,15 +51,7 @@ impl<S> Layer<S> for InboxLayer {
     }
 }
 
-impl<S> Service<Request> for Inbox<S>
-where
-    S: Service<
-            Request,
-            Response = Response,
-            Error = Failure,
-            Future = BoxFuture<Result<Response, Failure>>,
-        >,
-{
+impl<S: Stage> Service<Request> for Inbox<S> {
     type Response = Response;
     type Error = Failure;
     type Future = BoxFuture<Result<Response, Failure>>;

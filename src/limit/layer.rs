@@ -11,7 +11,7 @@ use tower::{Layer, Service};
 
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::Presence;
-use crate::exchange::{BoxFuture, Failure, Origin, Request, Response};
+use crate::exchange::{BoxFuture, Failure, Origin, Request, Response, take_ready};
 use crate::limit::pause::{Pass, Pause};
 use crate::limit::turn::{Slot, Taken};
 use crate::limit::{Caller, Gate, Limits, Rate};
@@ -67,8 +67,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
+        let inner = take_ready(&mut self.inner);
         Box::pin(pass(self.shared.clone(), inner, request))
     }
 }

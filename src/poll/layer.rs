@@ -14,7 +14,9 @@ use tower::{Layer, Service};
 
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::Replay;
-use crate::exchange::{BoxFuture, Failure, Origin, Record, Request, RequestParts, Response, Trail};
+use crate::exchange::{
+    BoxFuture, Failure, Origin, Record, Request, RequestParts, Response, Stage, Trail, take_ready,
+};
 use crate::metrics::{PollEvent, PollMetrics};
 use crate::poll::board::{Board, Lesson, Place};
 use crate::poll::flight::{Aim, Answer, Pilot, Seat, Told};
@@ -101,17 +103,7 @@ impl<S> Layer<S> for PollingLayer {
     }
 }
 
-impl<S> Service<Request> for Polling<S>
-where
-    S: Service<
-            Request,
-            Response = Response,
-            Error = Failure,
-            Future = BoxFuture<Result<Response, Failure>>,
-        > + Clone
-        + Send
-        + 'static,
-{
+impl<S: Stage> Service<Request> for Polling<S> {
     type Response = Response;
     type Error = Failure;
     type Future = BoxFuture<Result<Response, Failure>>;
@@ -125,9 +117,7 @@ where
             return self.inner.call(request);
         };
         let terms = terms.clone();
-        // The clone is the one that is not ready; the ready one goes with the future.
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
+        let inner = take_ready(&mut self.inner);
         Box::pin(Asking::new(terms, &request).ask(inner, request))
     }
 }

@@ -14,7 +14,7 @@ use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::{Attempt, Stop};
 use crate::exchange::{
     BoxFuture, Chance, Client, Failure, Guard, Origin, Outcome, Request, RequestParts, Response,
-    Standing, Trail, Upload, signature,
+    Standing, Trail, Upload, signature, take_ready,
 };
 use crate::failpoint::Failpoint;
 use crate::metrics::RouteMetrics;
@@ -91,9 +91,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // The clone is the one that is not ready; the ready one goes with the future.
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
+        let inner = take_ready(&mut self.inner);
         let exchange = Exchange::new(self.shared.clone(), request);
         Box::pin(exchange.run(inner))
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tower::{Layer, Service};
 
 use crate::exchange::body::{BodyError, Caps, Filled, Held, Room};
-use crate::exchange::{BoxFuture, Failure, Request, Response, coding, headers};
+use crate::exchange::{BoxFuture, Failure, Request, Response, Stage, coding, headers, take_ready};
 use crate::metrics::{Fit, RouteMetrics};
 use crate::schema::{Misfit, Schema};
 
@@ -62,17 +62,7 @@ impl<S> Layer<S> for SchemaLayer {
     }
 }
 
-impl<S> Service<Request> for Checked<S>
-where
-    S: Service<
-            Request,
-            Response = Response,
-            Error = Failure,
-            Future = BoxFuture<Result<Response, Failure>>,
-        > + Clone
-        + Send
-        + 'static,
-{
+impl<S: Stage> Service<Request> for Checked<S> {
     type Response = Response;
     type Error = Failure;
     type Future = BoxFuture<Result<Response, Failure>>;
@@ -86,9 +76,7 @@ where
             return self.inner.call(request);
         };
         let terms = terms.clone();
-        // The clone is the one that is not ready; the ready one goes with the future.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let mut inner = take_ready(&mut self.inner);
         Box::pin(async move {
             terms.check(&mut request).await?;
             inner.call(request).await

@@ -12,7 +12,7 @@ use crate::credit::question::{self, Unread};
 use crate::credit::terms::{Shared, Terms, Unsaid};
 use crate::credit::{Account, Amount, Estimate, Preflight};
 use crate::exchange::body::{BodyError, Filled, Held};
-use crate::exchange::{BoxFuture, Failure, Request, Response};
+use crate::exchange::{BoxFuture, Failure, Request, Response, Stage, take_ready};
 
 /// Wraps a stage in [`Credit`].
 #[derive(Clone, Debug)]
@@ -45,11 +45,7 @@ impl<S> Layer<S> for CreditLayer {
 
 type Answered = Result<Response, Failure>;
 
-impl<S> Service<Request> for Credit<S>
-where
-    S: Service<Request, Response = Response, Error = Failure, Future = BoxFuture<Answered>>,
-    S: Clone + Send + Sync + 'static,
-{
+impl<S: Stage + Sync> Service<Request> for Credit<S> {
     type Response = Response;
     type Error = Failure;
     type Future = BoxFuture<Answered>;
@@ -63,9 +59,7 @@ where
             |terms: &Terms| terms.effects.hold(&request.method) && !request.wants_upgrade;
         match &self.shared {
             Some(shared) if concerned(&shared.terms) => {
-                // The clone is the one that is not ready; the ready one goes with the future.
-                let clone = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, clone);
+                let inner = take_ready(&mut self.inner);
                 Box::pin(Effect { shared: shared.clone(), inner }.pass(request))
             }
             // No future of ours around it: whoever asks for nothing pays nothing.
@@ -80,11 +74,7 @@ struct Effect<S> {
     inner: S,
 }
 
-impl<S> Effect<S>
-where
-    S: Service<Request, Response = Response, Error = Failure, Future = BoxFuture<Answered>>,
-    S: Clone + Send + Sync + 'static,
-{
+impl<S: Stage + Sync> Effect<S> {
     async fn pass(mut self, mut request: Request) -> Answered {
         let terms = &self.shared.terms;
         let account = Account {

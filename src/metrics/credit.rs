@@ -52,7 +52,7 @@ pub enum Found {
 }
 
 impl Families {
-    pub(super) fn register(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Registry) -> Self {
         let calls = "Calls that were never made: answered again, or refused for want of credit.";
         let cost = "The cost of effects in the provider's unit, where a route captures it.";
         let checks = "Balances and estimates that were asked for, by what came of it.";

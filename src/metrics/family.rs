@@ -1,7 +1,7 @@
 //! How a family is made: a valid name, registered once.
 
 use prometheus::core::{AtomicF64, AtomicU64, GenericCounterVec};
-use prometheus::{HistogramOpts, HistogramVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters of one family, by their labels.
 pub(super) type Counters = GenericCounterVec<AtomicU64>;
@@ -10,6 +10,11 @@ pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&s
     let made = Counters::new(opts(name, help), labels).expect("our metric names are valid");
     registry.register(Box::new(made.clone())).expect("each family is registered once");
     made
+}
+
+/// A family without labels: it is its one counter.
+pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    counters(registry, name, help, &[]).with_label_values::<&str>(&[])
 }
 
 /// Counters of what is not whole: money.

@@ -1,6 +1,9 @@
 //! TLS handshakes, on either side, by how they ended.
 
+use prometheus::Registry;
+
 use crate::metrics::Metrics;
+use crate::metrics::family::{Counters, counters};
 
 /// How a TLS handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,3 +39,15 @@ impl Metrics {
         self.inner.handshakes.with_label_values(&[side, result]).inc();
     }
 }
+
+pub(super) fn family(registry: &Registry) -> Counters {
+    let help = "TLS handshakes, by side and result.";
+    let made = counters(registry, "tls_handshakes_total", help, &["side", "result"]);
+    for (side, result) in SIDES.iter().flat_map(|side| RESULTS.map(|result| (side, result))) {
+        made.with_label_values(&[*side, result]);
+    }
+    made
+}
+
+const SIDES: [&str; 2] = ["client", "upstream"];
+const RESULTS: [&str; 4] = ["ok", "distrusted", "reset", "other"];

@@ -7,7 +7,7 @@ use crate::metrics::family::{Counters, counters, gauges};
 
 /// The families of all inboxes.
 #[derive(Debug)]
-pub(super) struct Inboxes {
+pub(super) struct Families {
     events: Counters,
     waiting: IntGaugeVec,
 }
@@ -35,7 +35,7 @@ pub enum InboxEvent {
     Failed,
 }
 
-impl Inboxes {
+impl Families {
     pub(super) fn new(registry: &Registry) -> Self {
         Self {
             events: counters(

@@ -4,11 +4,12 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry};
 
-use crate::metrics::family::Counters;
+use crate::metrics::Raised;
+use crate::metrics::event::{Asked, Fit, KeyEvent, Reason, Source};
+use crate::metrics::family::{Counters, counters, gauges, histograms};
 use crate::metrics::resume::Resumes;
-use crate::metrics::{Families, Raised};
 
 /// The metrics of one route; a clone shares them.
 #[derive(Clone, Debug)]
@@ -44,119 +45,128 @@ pub(super) struct OfRoute {
     inflight: IntGauge,
 }
 
-/// Where an exchange's answer came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The upstream.
-    Upstream,
-    /// A record.
-    Stored,
-    /// The exchange that held the claim.
-    Joined,
-    /// An exchange whose answer was never delivered.
-    Adopted,
-    /// This proxy.
-    Local,
-}
-
-/// Why an exchange was retried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// A 429, or its kin.
-    Status429,
-    /// Another status.
-    Status5xx,
-    /// The request never left whole.
-    Connect,
-    /// The connection broke.
-    Reset,
-    /// No answer came in time.
-    Timeout,
-}
-
-/// What happened to a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyEvent {
-    /// A random one was given to the request.
-    Injected,
-    /// The client brought one.
-    Client,
-    /// One was derived from an identity.
-    Derived,
-    /// A record answered.
-    Replayed,
-    /// An exchange in flight answered.
-    Joined,
-    /// An undelivered answer was taken over.
-    Adopted,
-    /// The key came before, with another request.
-    Reused,
-    /// A repeat was told to wait.
-    InProgress,
-    /// A claim ended with nobody knowing.
-    Unknown,
-    /// An answer was kept.
-    Recorded,
-    /// An answer was not kept.
-    NotRecorded,
-}
-
-/// Whether a body fits a schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fit {
-    /// It does.
-    Fits,
-    /// It does not.
-    Misfits,
-    /// It could not be judged.
-    Unchecked,
-}
-
-/// Who asked for a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// The route's backoff.
-    Backoff,
-    /// The upstream's hint.
-    Server,
+#[derive(Debug)]
+pub(super) struct Families {
+    exchanges: Counters,
+    duration: HistogramVec,
+    attempts: Counters,
+    retries: Counters,
+    stopped: Counters,
+    recovered: Counters,
+    resumes: Counters,
+    wait: HistogramVec,
+    tokens: IntGaugeVec,
+    idempotency: Counters,
+    schema: Counters,
+    pauses: Counters,
+    limit_wait: HistogramVec,
+    inflight: IntGaugeVec,
 }
 
 impl Families {
-    fn of_route(&self, shared: &Arc<str>) -> OfRoute {
-        let name: &str = shared;
+    pub(super) fn new(registry: &Registry) -> Self {
+        let of = |name, help, labels: &[&str]| {
+            counters(registry, name, help, &[&["route"], labels].concat())
+        };
+        let times = |name, help, labels: &[&str]| {
+            histograms(registry, name, help, &[&["route"], labels].concat())
+        };
+        let levels = |name, help| gauges(registry, name, help, &["route"]);
+        Self {
+            exchanges: of(
+                "exchanges_total",
+                "Exchanges that ended.",
+                &["method", "status", "source"],
+            ),
+            duration: times(
+                "exchange_duration_seconds",
+                "From the request's head to the answer's last byte.",
+                &[],
+            ),
+            attempts: of(
+                "attempts_total",
+                "Sendings upstream, by what came of them.",
+                &["outcome"],
+            ),
+            retries: of(
+                "retries_total",
+                "Attempts after the first, by what made them necessary.",
+                &["reason"],
+            ),
+            stopped: of(
+                "retry_stopped_total",
+                "Retryable responses that were passed on, by why.",
+                &["reason"],
+            ),
+            recovered: of(
+                "retry_recovered_total",
+                "Exchanges whose first attempt failed and whose answer was good.",
+                &[],
+            ),
+            resumes: of(
+                "resumes_total",
+                "Downloads that broke off, by whether they went on.",
+                &["result"],
+            ),
+            wait: times(
+                "retry_wait_seconds",
+                "Waits before retries, by who asked for them.",
+                &["source"],
+            ),
+            tokens: levels("retry_budget_tokens", "Whole retries that the route may make now."),
+            idempotency: of("idempotency_total", "What happened to keys.", &["event"]),
+            schema: of(
+                "schema_total",
+                "Request bodies that a route's schema was asked about.",
+                &["result"],
+            ),
+            pauses: of("pauses_total", "Pauses that upstreams asked for.", &[]),
+            limit_wait: times(
+                "limit_wait_seconds",
+                "Time that attempts waited for a pause, a slot or a rate.",
+                &[],
+            ),
+            inflight: levels("inflight_exchanges", "Exchanges whose answer has not ended."),
+        }
+    }
+}
+
+impl OfRoute {
+    fn new(families: &super::Families, shared: &Arc<str>) -> Self {
+        let (of, name): (_, &str) = (&families.routes, shared);
         let each = |family: &Counters, labels: &[&str]| -> Vec<IntCounter> {
             labels.iter().map(|label| family.with_label_values(&[name, *label])).collect()
         };
-        OfRoute {
+        Self {
             name: shared.clone(),
-            family: self.exchanges.clone(),
+            family: of.exchanges.clone(),
             exchanges: (0..METHODS.len() * STATUSES.len() * SOURCES.len())
                 .map(|_| OnceLock::new())
                 .collect(),
-            attempts: each(&self.attempts, &OUTCOMES),
-            stopped: each(&self.stopped, &STOPS),
-            retries: each(&self.retries, &REASONS),
-            idempotency: each(&self.idempotency, &EVENTS),
-            schema: self.schema.clone(),
-            recovered: self.recovered.with_label_values(&[name]),
-            resumes: Resumes::of_route(&self.resumes, name),
-            calls_saved: self.credit.calls_saved.with_label_values(&[name, "replayed"]),
-            wait_backoff: self.wait.with_label_values(&[name, "backoff"]),
-            wait_server: self.wait.with_label_values(&[name, "server"]),
-            duration: self.duration.with_label_values(&[name]),
-            tokens: self.tokens.with_label_values(&[name]),
-            pauses: self.pauses.with_label_values(&[name]),
-            limit_wait: self.limit_wait.with_label_values(&[name]),
-            inflight: self.inflight.with_label_values(&[name]),
+            attempts: each(&of.attempts, &OUTCOMES),
+            stopped: each(&of.stopped, &STOPS),
+            retries: each(&of.retries, &REASONS),
+            idempotency: each(&of.idempotency, &EVENTS),
+            schema: of.schema.clone(),
+            recovered: of.recovered.with_label_values(&[name]),
+            resumes: Resumes::of_route(&of.resumes, name),
+            calls_saved: families.credit.calls_saved.with_label_values(&[name, "replayed"]),
+            wait_backoff: of.wait.with_label_values(&[name, "backoff"]),
+            wait_server: of.wait.with_label_values(&[name, "server"]),
+            duration: of.duration.with_label_values(&[name]),
+            tokens: of.tokens.with_label_values(&[name]),
+            pauses: of.pauses.with_label_values(&[name]),
+            limit_wait: of.limit_wait.with_label_values(&[name]),
+            inflight: of.inflight.with_label_values(&[name]),
         }
     }
 }
 
 impl RouteMetrics {
-    pub(super) fn new(families: Arc<Families>, name: &str) -> Self {
+    pub(super) fn new(families: Arc<super::Families>, name: &str) -> Self {
         let name: Arc<str> = name.into();
         let shared = name.clone();
-        let make: Make = Box::new(move || families.of_route(&shared));
+        let make: Make = Box::new(move || OfRoute::new(&families, &shared));
         Self { name, inner: Arc::new(LazyLock::new(make)) }
     }
 

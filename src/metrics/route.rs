@@ -65,63 +65,63 @@ pub(super) struct Families {
 
 impl Families {
     pub(super) fn new(registry: &Registry) -> Self {
-        let of = |name, help, labels: &[&str]| {
+        let counted = |name, help, labels: &[&str]| {
             counters(registry, name, help, &[&["route"], labels].concat())
         };
-        let times = |name, help, labels: &[&str]| {
+        let timed = |name, help, labels: &[&str]| {
             histograms(registry, name, help, &[&["route"], labels].concat())
         };
         let levels = |name, help| gauges(registry, name, help, &["route"]);
         Self {
-            exchanges: of(
+            exchanges: counted(
                 "exchanges_total",
                 "Exchanges that ended.",
                 &["method", "status", "source"],
             ),
-            duration: times(
+            duration: timed(
                 "exchange_duration_seconds",
                 "From the request's head to the answer's last byte.",
                 &[],
             ),
-            attempts: of(
+            attempts: counted(
                 "attempts_total",
                 "Sendings upstream, by what came of them.",
                 &["outcome"],
             ),
-            retries: of(
+            retries: counted(
                 "retries_total",
                 "Attempts after the first, by what made them necessary.",
                 &["reason"],
             ),
-            stopped: of(
+            stopped: counted(
                 "retry_stopped_total",
                 "Retryable responses that were passed on, by why.",
                 &["reason"],
             ),
-            recovered: of(
+            recovered: counted(
                 "retry_recovered_total",
                 "Exchanges whose first attempt failed and whose answer was good.",
                 &[],
             ),
-            resumes: of(
+            resumes: counted(
                 "resumes_total",
                 "Downloads that broke off, by whether they went on.",
                 &["result"],
             ),
-            wait: times(
+            wait: timed(
                 "retry_wait_seconds",
                 "Waits before retries, by who asked for them.",
                 &["source"],
             ),
             tokens: levels("retry_budget_tokens", "Whole retries that the route may make now."),
-            idempotency: of("idempotency_total", "What happened to keys.", &["event"]),
-            schema: of(
+            idempotency: counted("idempotency_total", "What happened to keys.", &["event"]),
+            schema: counted(
                 "schema_total",
                 "Request bodies that a route's schema was asked about.",
                 &["result"],
             ),
-            pauses: of("pauses_total", "Pauses that upstreams asked for.", &[]),
-            limit_wait: times(
+            pauses: counted("pauses_total", "Pauses that upstreams asked for.", &[]),
+            limit_wait: timed(
                 "limit_wait_seconds",
                 "Time that attempts waited for a pause, a slot or a rate.",
                 &[],

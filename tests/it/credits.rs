@@ -13,6 +13,8 @@ const B: (&str, &str) = ("authorization", "Bearer secret-b");
 const K: (&str, &str) = ("idempotency-key", "k");
 const BREAKER: &str =
     "breaker: {when: [{json: /error/code, in: [insufficient_credits]}], statuses: [402]}";
+/// A little more than `reset_after` of the one test that waits for it.
+const PAST_RESET: Duration = Duration::from_millis(1010);
 const OUT: &str = r#"400 body={"error":{"code":"insufficient_credits"}}"#;
 
 fn out_of_credit() -> (u16, String) {
@@ -100,14 +102,15 @@ async fn a_credential_that_is_out_of_credit_is_held_back_and_its_keys_stay_free(
 
 #[tokio::test]
 async fn once_its_time_is_over_one_goes_first() {
-    let stage = Stage::new("breaker: {statuses: [402], reset_after: 300ms}").await;
+    // Long enough for a slow machine to find it open; and real sockets know no paused clock.
+    let stage = Stage::new("breaker: {statuses: [402], reset_after: 1s}").await;
     stage.script("402; 402; held; ok");
     stage.post(&[A], ORDER).await;
     assert_eq!(stage.post(&[A], ORDER).await.said(), out_of_credit());
-    tokio::time::sleep(Duration::from_millis(310)).await; // real sockets do not know a paused clock
+    tokio::time::sleep(PAST_RESET).await;
     assert_eq!(stage.post(&[A], ORDER).await.said(), (402, String::new()), "the upstream's own");
     assert_eq!(stage.post(&[A], ORDER).await.said(), out_of_credit(), "it is open again");
-    tokio::time::sleep(Duration::from_millis(310)).await;
+    tokio::time::sleep(PAST_RESET).await;
     let others = async {
         stage.provider.arrived("s", 3).await;
         let told = stage.post(&[A], ORDER).await.said();

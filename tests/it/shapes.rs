@@ -110,10 +110,9 @@ async fn the_openai_sdk_reads_our_conflicts_as_its_own() {
     provider.script("chat", "held");
     let (first, (second, third)) = tokio::join!(ask("k", "a title"), async {
         provider.arrived("chat", 1).await;
-        let second = ask("k", "a title").await;
-        let third = ask("k", "another title").await;
+        let told = tokio::join!(ask("k", "a title"), ask("k", "another title"));
         provider.release();
-        (second, third)
+        told
     });
     assert_eq!(first["error"], "", "{first}");
     let conflict = |code: &str, message: &str| {

@@ -348,7 +348,7 @@ const MEMORY_HEAD: &str = "
 | memory (PSS) | bare | samekey |
 | --- | --: | --: |";
 
-/// What is asked of an exchange without a key: `design.md` wants no more than a sixth on top.
+/// What is asked of an exchange without a key: no more than a sixth on top.
 const UNKEYED: f64 = 0.85;
 /// What is asked of one with a key.
 const KEYED: f64 = 0.75;

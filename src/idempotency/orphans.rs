@@ -128,7 +128,7 @@ impl Orphans {
     }
 }
 
-/// `design.md`, section 7.
+/// How long it may take to learn whether an answer arrived; the request waits meanwhile.
 const FATE_WITHIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

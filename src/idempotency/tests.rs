@@ -20,7 +20,7 @@ use crate::exchange::{Chance, Effects, Statuses};
 use crate::journal::Clock;
 use crate::metrics::Metrics;
 
-/// The defaults of `design.md`, section 4.2.
+/// What a route without an `idempotency` block gets.
 pub(super) fn rules() -> Rules {
     Rules {
         carrier: Carrier::Header(HeaderName::from_static("idempotency-key")),

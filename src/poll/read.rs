@@ -1,11 +1,10 @@
 //! Looks at what a poll was answered: may others have it, may it serve later, is the job over?
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
+use crate::exchange::glance::{READ_MAX, READ_WITHIN};
 use crate::exchange::{Record, Response, coding, headers, json};
 use crate::poll::{Terminal, job};
 
@@ -43,10 +42,10 @@ pub(super) fn is_refusal(status: StatusCode) -> bool {
 /// read to judge an answer, says nothing.
 pub(super) fn is_over(terminal: &Terminal, fields: &HeaderMap, record: &Record) -> bool {
     let body = record.body();
-    if !record.status().is_success() || !headers::is_json(fields) || body.len() > JUDGED_MAX {
+    if !record.status().is_success() || !headers::is_json(fields) || body.len() > READ_MAX {
         return false;
     }
-    let text = coding::decode(headers::content_coding(fields), body, JUDGED_MAX);
+    let text = coding::decode(headers::content_coding(fields), body, READ_MAX);
     let root = text.as_deref().map(json::parse);
     matches!(root, Some(Ok(root)) if terminal.condition.holds(&root))
 }
@@ -60,14 +59,11 @@ fn is_shareable(response: &Response) -> bool {
 
 /// What is said of a job is small; more is a download, and each gets its own.
 pub(super) const ANSWER_MAX: usize = 1024 * 1024;
-/// An answer that trickles is handed on as it comes.
-const READ_WITHIN: Duration = Duration::from_secs(2);
-/// `design.md`, section 6: at most 64 KiB of an answer are read to judge it.
-const JUDGED_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
     use crate::exchange::tests::{
@@ -119,8 +115,7 @@ mod tests {
             encoder.finish().expect("memory takes it")
         };
         let coded = [JSON[0], ("content-encoding", "gzip")];
-        for (size, wanted) in [(JUDGED_MAX - 1, true), (JUDGED_MAX, true), (JUDGED_MAX + 1, false)]
-        {
+        for (size, wanted) in [(READ_MAX - 1, true), (READ_MAX, true), (READ_MAX + 1, false)] {
             assert_eq!(over(200, JSON, padded(size)), wanted, "{size}");
             assert_eq!(over(200, &coded, gzip(&padded(size))), wanted, "{size} in gzip");
         }

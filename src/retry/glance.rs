@@ -84,7 +84,7 @@ pub(super) async fn set_aside(result: Result<Response, Failure>) -> Result<Respo
     Ok(response)
 }
 
-/// `semantics.md`, rule 54: longer is dearer than a new connection.
+/// Longer is dearer than a new connection.
 const DRAIN_WITHIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

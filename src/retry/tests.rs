@@ -7,7 +7,7 @@ use crate::exchange::Statuses;
 use crate::retry::budget::Terms;
 use crate::retry::{Attempts, Backoff, Deadline, Growth, Jitter, Policy, Triggers};
 
-/// The defaults of `design.md`, section 4.2.
+/// What a route without a `retry` block gets.
 pub(crate) fn policy() -> Policy {
     let server_errors = Statuses::NONE.with_class(5).without(501).without(505);
     Policy {

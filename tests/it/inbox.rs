@@ -74,7 +74,6 @@ fn field(application: &Provider, nth: usize, name: &str) -> Option<String> {
     fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
 }
 
-/// `providers.md`, D: six deliveries, handled once, verified over the raw body.
 #[tokio::test]
 async fn six_deliveries_of_one_event_reach_the_application_once_and_byte_for_byte() {
     let (application, folder) = behind("dir: state", SIGNATURE, "").await;
@@ -112,7 +111,7 @@ async fn six_deliveries_of_one_event_reach_the_application_once_and_byte_for_byt
     running.until(local, 6.0).await;
 }
 
-/// `providers.md`, B: webhooks may come twice, and differ in what does not matter.
+/// Webhooks may come twice, and differ in what does not matter.
 #[tokio::test]
 async fn a_repeat_with_another_body_is_dropped_and_told() {
     let (application, folder) = behind("dir: state", "", "").await;

@@ -23,7 +23,7 @@ routes:
     idempotency: {upstream_dedupes: true}
 ";
 
-/// `design.md`, section 4.6: each family and its labels; histograms have `le` besides.
+/// Families and their labels; histograms have `le` besides.
 const FAMILIES: [(&str, &str, &[&str]); 29] = [
     ("exchanges_total", "counter", &["method", "route", "source", "status"]),
     ("exchange_duration_seconds", "histogram", &["route"]),

@@ -99,8 +99,8 @@ pub(super) fn resolved(verdict: Verdict) -> State {
     }
 }
 
-/// What was settled by hand is known for as long as a derived key is: `keep_key`,
-/// `design.md`, section 4.2.
+/// What was settled by hand is known for as long as a derived key is: the default
+/// of `keep_key`.
 pub(super) const RESOLVED_FOR: Duration = Duration::from_hours(90 * 24);
 /// A path can be as long as a listener takes; a row is read by people.
 const URL_MAX: usize = 2048;

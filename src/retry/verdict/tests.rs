@@ -181,7 +181,7 @@ fn each(rule: impl Fn(&[Came], Around, Ending) -> bool, says: &str) {
     }
 }
 
-/// The end, by the words of `design.md`, section 7, and by no word of the code.
+/// The end, told anew from what the promises say, and by no word of the code.
 fn by_the_book(came: &[Came], around: Around) -> End {
     let last = came.last().copied();
     let answer = last.filter(|last| last.is_good());

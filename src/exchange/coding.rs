@@ -156,41 +156,13 @@ const ZSTD_WINDOW_MAX: u64 = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
-    use flate2::Compression;
-    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use proptest::prelude::*;
-    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
     use super::*;
+    use crate::exchange::tests::encoded;
 
     /// 100,000 times `x`.
     const BROTLI_BOMB: [u8; 14] = [91, 159, 134, 129, 95, 2, 47, 30, 11, 4, 178, 252, 2, 0];
-
-    fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
-        let level = Compression::default();
-        let expect = "a vector takes all";
-        match coding {
-            "gzip" => {
-                let mut encoder = GzEncoder::new(Vec::new(), level);
-                encoder.write_all(body).expect(expect);
-                encoder.finish().expect(expect)
-            }
-            "deflate" => {
-                let mut encoder = ZlibEncoder::new(Vec::new(), level);
-                encoder.write_all(body).expect(expect);
-                encoder.finish().expect(expect)
-            }
-            "raw deflate" => {
-                let mut encoder = DeflateEncoder::new(Vec::new(), level);
-                encoder.write_all(body).expect(expect);
-                encoder.finish().expect(expect)
-            }
-            "zstd" => compress_to_vec(body, CompressionLevel::Fastest),
-            _ => body.to_vec(),
-        }
-    }
 
     fn check(encoding: &str, body: &[u8], wanted: Option<&[u8]>) {
         assert_eq!(decode(Some(encoding), body, 1000).as_deref(), wanted, "{encoding}");
@@ -200,13 +172,13 @@ mod tests {
     fn every_coding_is_undone() {
         check("", b"x", Some(b"x"));
         check(" identity ,, Identity", b"x", Some(b"x"));
-        check("gzip", &encode("gzip", b"x"), Some(b"x"));
-        check(" X-GZip", &encode("gzip", b"x"), Some(b"x"));
-        check("deflate", &encode("deflate", b"x"), Some(b"x"));
-        check("deflate", &encode("raw deflate", b"x"), Some(b"x"));
-        check("zstd", &encode("zstd", b"x"), Some(b"x"));
+        check("gzip", &encoded("gzip", b"x"), Some(b"x"));
+        check(" X-GZip", &encoded("gzip", b"x"), Some(b"x"));
+        check("deflate", &encoded("deflate", b"x"), Some(b"x"));
+        check("deflate", &encoded("raw deflate", b"x"), Some(b"x"));
+        check("zstd", &encoded("zstd", b"x"), Some(b"x"));
         check("br", b"\x8f\x02\x80hello\n\x03", Some(b"hello\n"));
-        check("deflate, gzip", &encode("gzip", &encode("deflate", b"x")), Some(b"x"));
+        check("deflate, gzip", &encoded("gzip", &encoded("deflate", b"x")), Some(b"x"));
         check("gzip, gzip, gzip", b"", None);
         check("compress", b"x", None);
         assert!(matches!(decode(None, b"x", 0), Some(Cow::Borrowed(b"x"))));
@@ -214,17 +186,17 @@ mod tests {
 
     #[test]
     fn several_members_and_frames_are_one_body() {
-        let gzip = [encode("gzip", b"a"), encode("gzip", b"b")].concat();
+        let gzip = [encoded("gzip", b"a"), encoded("gzip", b"b")].concat();
         check("gzip", &gzip, Some(b"ab"));
         let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
-        let zstd = [encode("zstd", b"a"), skippable, encode("zstd", b"b")].concat();
+        let zstd = [encoded("zstd", b"a"), skippable, encoded("zstd", b"b")].concat();
         check("zstd", &zstd, Some(b"ab"));
     }
 
     #[test]
     fn what_is_cut_or_followed_by_something_is_broken() {
         let brotli = b"\x8f\x02\x80hello\n\x03".to_vec();
-        let coded = |coding: &str| (coding.to_owned(), encode(coding, b"hello, hello, hello"));
+        let coded = |coding: &str| (coding.to_owned(), encoded(coding, b"hello, hello, hello"));
         let all = [coded("gzip"), coded("deflate"), coded("zstd"), ("br".to_owned(), brotli)];
         for (coding, body) in &all {
             check(coding, &body[..body.len() - 1], None);
@@ -239,7 +211,7 @@ mod tests {
             for (length, is_read) in [(999, true), (1000, true), (1001, false), (1 << 20, false)] {
                 let body = vec![b'x'; length];
                 let wanted = is_read.then_some(body.as_slice());
-                check(coding, &encode(coding, &body), wanted);
+                check(coding, &encoded(coding, &body), wanted);
             }
         }
         for (limit, is_read) in [(99_999, false), (100_000, true), (100_001, true)] {
@@ -278,7 +250,7 @@ mod tests {
             byte in any::<u8>(),
             noise in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
-            let mut body = encode(coding, b"hello, hello, hello, hello, and then something else");
+            let mut body = encoded(coding, b"hello, hello, hello, hello, and then something else");
             let length = body.len();
             body[at.index(length)] = byte;
             for body in [body, noise] {

@@ -1,15 +1,19 @@
 //! What the tests of the stages start from: a request, bodies, an upstream with a script.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Frame, SizeHint};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tower::Service;
@@ -63,6 +67,30 @@ pub(crate) fn measured(pieces: &[&'static str]) -> Body {
     let told = pieces.iter().map(|piece| piece.len() as u64).sum();
     let pieces = pieces.iter().map(|piece| data(piece)).collect();
     Body::wrap(Pieces { pieces, told: Some(told) })
+}
+
+/// A body in a content coding; `raw deflate` is what some servers call `deflate`.
+pub(crate) fn encoded(coding: &str, body: &[u8]) -> Vec<u8> {
+    let (level, expect) = (Compression::default(), "a vector takes all");
+    match coding {
+        "gzip" => {
+            let mut encoder = GzEncoder::new(Vec::new(), level);
+            encoder.write_all(body).expect(expect);
+            encoder.finish().expect(expect)
+        }
+        "deflate" => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), level);
+            encoder.write_all(body).expect(expect);
+            encoder.finish().expect(expect)
+        }
+        "raw deflate" => {
+            let mut encoder = DeflateEncoder::new(Vec::new(), level);
+            encoder.write_all(body).expect(expect);
+            encoder.finish().expect(expect)
+        }
+        "zstd" => compress_to_vec(body, CompressionLevel::Fastest),
+        _ => body.to_vec(),
+    }
 }
 
 /// A body that comes as it is sent.

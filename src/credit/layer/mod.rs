@@ -59,8 +59,8 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let concerned =
-            |terms: &Terms| terms.effects.hold(&request.method) && !request.wants_upgrade;
+        let may_cost = !request.wants_upgrade && !request.standing.is_question;
+        let concerned = |terms: &Terms| may_cost && terms.effects.hold(&request.method);
         match &self.shared {
             Some(shared) if concerned(&shared.terms) => {
                 // The clone is the one that is not ready; the ready one goes with the future.

@@ -164,8 +164,10 @@ async fn said(answered: Result<Response, Failure>) -> Said {
     let Ok(response) = answered else { return Said::Failed };
     match response.status {
         StatusCode::NOT_FOUND => return Said::Nothing,
-        // Part of an answer is no answer.
-        StatusCode::PARTIAL_CONTENT => return Said::Failed,
+        // Part of an answer is no answer, and one that was changed on its way is another's.
+        StatusCode::PARTIAL_CONTENT | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
+            return Said::Failed;
+        }
         status if !status.is_success() => return Said::Failed,
         _ => {}
     }

@@ -84,6 +84,7 @@ async fn one_page_is_all_or_nothing() {
         (good(r#"{"jobs":[{"tag":"#), Read::Inconclusive),
         (good(""), Read::Inconclusive),
         (Ok(response(204, &[], Body::empty())), Read::Inconclusive),
+        (Ok(response(203, &[], full(NONE))), Read::Failed),
         (Ok(response(206, &[], full(NONE))), Read::Failed),
         (Ok(response(301, &[], full(NONE))), Read::Failed),
         (Ok(response(401, &[], full(NONE))), Read::Failed),

@@ -14,6 +14,7 @@ use crate::config::tree::{Node, Value};
 use crate::exchange::Pointer;
 use crate::idempotency::lookup::{Credentials, Next, Patience, Recipe, Shape, Target};
 use crate::idempotency::{Mismatch, Rules};
+use crate::retry::Policy;
 use crate::route::Kind;
 
 block! {
@@ -102,7 +103,7 @@ impl LookupBlock {
     pub(super) fn meant(
         &self,
         route: &str,
-        (kind, rules): (Option<Kind>, &Rules),
+        (kind, rules, retry): (Option<Kind>, &Rules, &Policy),
         reading: &mut Reading<'_>,
     ) -> Option<Recipe> {
         let at = join(route, "lookup");
@@ -129,6 +130,7 @@ impl LookupBlock {
             request: self.request.as_ref()?.meant.clone(),
             items: self.items.as_ref().map(|items| items.meant.clone()),
             wanted: self.r#match.as_ref()?.meant.0.clone(),
+            failures: retry.failed_when.iter().map(|failed| failed.condition.clone()).collect(),
             next: next?,
             pages: self.pages.nonzero(),
             answer: self.answer.as_ref().map(|answer| answer.meant.clone()),

@@ -148,7 +148,7 @@ impl RouteBlock {
         };
         let kind = self.kind.map(|kind| kind.0);
         let lookup =
-            self.lookup.as_ref().and_then(|block| block.meant(at, (kind, &rules), reading));
+            self.lookup.as_ref().and_then(|block| block.meant(at, (kind, &rules, &retry), reading));
         let credit = self.credit(at, reading);
         Some(Route {
             name: self.name.clone()?.text,

@@ -135,6 +135,8 @@ pub struct Standing {
     pub outlives_client: bool,
     /// It may only take a connection that is fresh, since it cannot be repeated.
     pub fresh_connection: bool,
+    /// It is a question of ours and no effect, whatever its route says of requests.
+    pub is_question: bool,
 }
 
 impl RequestParts {

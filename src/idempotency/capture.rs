@@ -162,11 +162,35 @@ pub(super) const READ_MAX: usize = 1024 * 1024;
 pub(super) const ID_MAX: usize = 256;
 
 /// Names of credentials, without what parts their words.
-const SECRETS: [&str; 6] =
-    ["authorization", "proxyauthorization", "cookie", "setcookie", "pin", "cvc"];
+const SECRETS: [&str; 10] = [
+    "authorization",
+    "proxyauthorization",
+    "cookie",
+    "setcookie",
+    "pin",
+    "cvc",
+    "cvv",
+    "otp",
+    "auth",
+    "bearer",
+];
 /// What names of credentials end with; `max_tokens` is none.
-const SECRET_ENDS: [&str; 7] =
-    ["apikey", "accesskey", "token", "secret", "secretkey", "password", "signature"];
+const SECRET_ENDS: [&str; 14] = [
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "secretkey",
+    "token",
+    "jwt",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "signature",
+    "credential",
+    "credentials",
+    "xauth",
+];
 
 #[cfg(test)]
 mod tests {
@@ -228,6 +252,14 @@ mod tests {
             ("Authorization", true),
             ("set-cookie", true),
             ("X-Api-Key", true),
+            ("X-Auth", true),
+            ("private_key", true),
+            ("jwt", true),
+            ("passwd", true),
+            ("cvv", true),
+            ("credentials", true),
+            ("author", false),
+            ("credential_id", false),
             ("api_key", true),
             ("accessToken", true),
             ("client_secret", true),

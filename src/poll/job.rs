@@ -75,7 +75,8 @@ pub(super) fn varies_beyond(fields: &HeaderMap) -> bool {
     headers::tokens(fields, &VARY).any(|name| name == "*" || is_noise(&name))
 }
 
-fn holder(origin: &Origin, caller: &[u8; 32]) -> Holder {
+/// Who asks, and where.
+pub(super) fn holder(origin: &Origin, caller: &[u8; 32]) -> Holder {
     let mut hasher = blake3::Hasher::new();
     frame(&mut hasher, origin.scheme.as_str().as_bytes());
     frame(&mut hasher, origin.host.as_bytes());

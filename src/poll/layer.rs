@@ -113,12 +113,33 @@ impl<S: Stage> Service<Request> for Polling<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let Some(terms) = self.terms.as_ref().filter(|_| job::is_poll(&request)) else {
-            return self.inner.call(request);
-        };
+        let Some(terms) = self.terms.as_ref() else { return self.inner.call(request) };
+        if !job::is_poll(&request) {
+            return if request.method.is_safe() {
+                self.inner.call(request)
+            } else {
+                self.change(terms.board.clone(), request)
+            };
+        }
         let terms = terms.clone();
         let inner = take_ready(&mut self.inner);
         Box::pin(Asking::new(terms, &request).ask(inner, request))
+    }
+}
+
+impl<S> Polling<S>
+where
+    S: Service<Request, Future = BoxFuture<Result<Response, Failure>>>,
+{
+    /// What is changed is another than it was told to be (RFC 9111, section 4.4).
+    fn change(&mut self, board: Board, request: Request) -> BoxFuture<Result<Response, Failure>> {
+        let holder = job::holder(&request.origin, &request.caller);
+        let answered = self.inner.call(request);
+        Box::pin(async move {
+            let answered = answered.await;
+            board.forget(&holder);
+            answered
+        })
     }
 }
 

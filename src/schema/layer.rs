@@ -92,14 +92,18 @@ fn is_checked(request: &Request) -> bool {
 impl Terms {
     /// Reads the body, which stays in place, and judges it.
     async fn check(&self, request: &mut Request) -> Result<(), Failure> {
-        let Some(text) = self.read(request).await? else {
-            self.metrics.fitted(Fit::Unchecked);
-            tracing::debug!(route = self.metrics.name(), "a body was not checked by the schema");
-            return Ok(());
+        let judged = match self.read(request).await? {
+            Some(text) => self.judge(text).await,
+            None => Ok(false),
         };
-        match self.judge(text).await {
-            Ok(()) => {
+        match judged {
+            Ok(true) => {
                 self.metrics.fitted(Fit::Fits);
+                Ok(())
+            }
+            Ok(false) => {
+                self.metrics.fitted(Fit::Unchecked);
+                tracing::debug!(route = self.metrics.name(), "the schema did not judge a body");
                 Ok(())
             }
             Err(misfit) => {
@@ -130,15 +134,15 @@ impl Terms {
         }))
     }
 
-    /// A large body is judged beside the threads that serve others.
-    async fn judge(&self, text: Bytes) -> Result<(), Misfit> {
+    /// False where it cannot be judged. A large body is judged beside the threads that serve others.
+    async fn judge(&self, text: Bytes) -> Result<bool, Misfit> {
         if text.len() <= AT_ONCE_MAX {
             return self.schema.check(&text);
         }
         let schema = self.schema.clone();
         let judged = tokio::task::spawn_blocking(move || schema.check(&text)).await;
         // It can only have panicked, and a healthy call is not to fail for that.
-        judged.unwrap_or(Ok(()))
+        judged.unwrap_or(Ok(false))
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //!
-//! - What cannot be judged is passed on: too large, or in a coding that is not known.
+//! - What cannot be judged is passed on: too large, in a coding that is not known, or JSON
+//!   that readers do not agree on.
 //! - A misfit is told by its place and the keyword that it breaks, never by its value.
 //! - No pattern backtracks, so a body costs time in proportion to its size.
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 pub use layer::{Checked, SchemaLayer, Terms};
@@ -44,19 +46,25 @@ impl Schema {
         Ok(Self(Arc::new(compiled)))
     }
 
-    /// Asks whether a body fits.
+    /// Asks whether a body fits; false where it is JSON that cannot be judged, since it is
+    /// nested too deeply, or has a number or a string that is read in two ways.
     ///
     /// # Errors
     ///
     /// The first [`Misfit`].
-    pub fn check(&self, body: &[u8]) -> Result<(), Misfit> {
+    pub fn check(&self, body: &[u8]) -> Result<bool, Misfit> {
         // Other readers of ours skip a byte order mark too: RFC 8259, section 8.1.
         let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-        let body: Value = serde_json::from_slice(body).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            Misfit(format!("the request's body is not JSON, from line {line}, column {column}"))
-        })?;
-        self.0.validate(&body).map_err(|error| Misfit::of(&error))
+        let body: Value = match serde_json::from_slice(body) {
+            Ok(body) => body,
+            Err(_unread) if is_json(body) => return Ok(false),
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                let told = "the request's body is not JSON, from";
+                return Err(Misfit(format!("{told} line {line}, column {column}")));
+            }
+        };
+        self.0.validate(&body).map(|()| true).map_err(|error| Misfit::of(&error))
     }
 }
 
@@ -100,6 +108,12 @@ impl fmt::Debug for Schema {
     }
 }
 
+/// Whether a text keeps to the grammar, however deep it goes and whatever its values are.
+fn is_json(text: &[u8]) -> bool {
+    let text = std::str::from_utf8(text).ok();
+    text.is_some_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
 fn shortened(text: &str) -> String {
     let head: String = text.chars().take(SHOWN_MAX).collect();
     if head.len() < text.len() { head + "\u{2026}" } else { head }
@@ -128,7 +142,10 @@ mod tests {
 
     fn check(body: &str) -> String {
         let schema = Schema::compile(ORDER.as_bytes()).expect("a schema");
-        schema.check(body.as_bytes()).map_or_else(|misfit| misfit.to_string(), |()| String::new())
+        schema.check(body.as_bytes()).map_or_else(
+            |misfit| misfit.to_string(),
+            |judged| if judged { String::new() } else { "unjudged".to_owned() },
+        )
     }
 
     #[test]
@@ -190,8 +207,22 @@ mod tests {
             assert_eq!(check(&nested(depth)), "", "{depth}");
         }
         for depth in [127, 100_000] {
-            assert!(check(&nested(depth)).contains("is not JSON"), "{depth}");
+            assert_eq!(check(&nested(depth)), "unjudged", "{depth}");
+            assert!(check(&"[".repeat(depth)).contains("is not JSON"), "{depth}");
         }
+    }
+
+    #[test]
+    fn json_that_cannot_be_read_for_certain_is_not_judged() {
+        for (body, wanted) in [
+            ("[1e400]", "unjudged"),
+            (r#"["\ud800"]"#, "unjudged"),
+            ("[1e400", "the request's body is not JSON, from line 1, column 6"),
+        ] {
+            assert!(check(body).starts_with(wanted), "{body}: {}", check(body));
+        }
+        let schema = Schema::compile(b"{}").expect("a schema");
+        assert!(schema.check(b"[\"\xff\"]").is_err(), "it is no text");
     }
 
     #[test]
@@ -218,7 +249,7 @@ mod tests {
             r#"{"$schema": "http://json-schema.org/draft-07/schema#"}"#,
         ] {
             let schema = Schema::compile(text.as_bytes()).expect(text);
-            assert_eq!(schema.check(b"{}"), Ok(()), "{text}");
+            assert_eq!(schema.check(b"{}"), Ok(true), "{text}");
         }
     }
 }

@@ -140,6 +140,35 @@ async fn what_a_list_does_not_prove_stays_unknown() {
 }
 
 #[tokio::test]
+async fn a_list_in_an_answer_that_is_a_failure_proves_nothing() {
+    let fails = "retry: {attempts: 1, failed_when: [{json: /success, in: [false]}]}";
+    let stage = Stage::new(&BY_TAG.replace("retry: {attempts: 1}", fails)).await;
+    let down = r#"ok body={"success":false,"movies":[]}"#;
+    stage.script(&format!("reset_before; {}", [down; 8].join("; ")));
+    assert_eq!(stage.event("order-1").await.status, 502);
+    stage.lookups("inconclusive", 2.0).await;
+    assert_eq!(stage.event("order-1").await.said(), (409, "outcome-unknown".to_owned()));
+    assert_eq!((stage.samekey.metric(&Stage::looked("absent")).await, stage.orders()), (0.0, 1));
+}
+
+#[tokio::test]
+async fn a_lookup_costs_nothing_and_is_not_held_back_for_want_of_credit() {
+    let costs = "kind: effect, breaker: {statuses: [402], reset_after: 1h}, \
+                 preflight: {request: GET /s/s/balance, json: /credits, at_least: 1, every: 1s}, \
+                 estimate: {path: /s/s/estimate, json: /credits, at_most: 9, on_failure: forward}";
+    let stage = Stage::new(&format!("{costs}, {BY_TAG}")).await;
+    // Balance, estimate, order; and again for the one that finds the credit gone.
+    stage.script("ok; ok; reset_before; ok; 402");
+    assert_eq!(stage.event("order-1").await.status, 502);
+    assert_eq!(stage.event("order-2").await.status, 402);
+    let asked =
+        |seen: &str| stage.provider.seen("s").iter().filter(|it| it.path.ends_with(seen)).count();
+    let (balances, estimates) = (asked("/balance"), asked("/estimate"));
+    stage.samekey.logged(&["a lookup settled an unknown outcome", "absent"]).await;
+    assert_eq!((asked("/balance"), asked("/estimate")), (balances, estimates));
+}
+
+#[tokio::test]
 async fn an_order_with_a_tag_of_its_own_is_not_thought_absent() {
     let stage = Stage::new(BY_TAG).await;
     stage.script("503");
@@ -204,7 +233,7 @@ async fn a_route_that_observes_asks_nobody() {
 }
 
 /// A provider, and a folder with a config whose lookup has credentials of its own.
-async fn with_credentials() -> (Provider, Arc<tempfile::TempDir>) {
+async fn with_credentials(own: &str) -> (Provider, Arc<tempfile::TempDir>) {
     let options = Options { honours_keys: false, ..Options::default() };
     let provider = Provider::start(options).await.expect("a provider");
     let route = BY_TAG.replace("settle", "credentials: {header: x-api-key, file: api-key}, settle");
@@ -213,9 +242,7 @@ async fn with_credentials() -> (Provider, Arc<tempfile::TempDir>) {
          admin: {{address: '127.0.0.1:0'}}\nupstream: {{roots: provider-ca.pem}}\n\
          routes: [{{name: r, match: {{hosts: ['*']}}, {route}}}]\n"
     ));
-    for (name, text) in
-        [("provider-ca.pem", provider.ports.ca_pem.as_str()), ("api-key", "hunter2\n")]
-    {
+    for (name, text) in [("provider-ca.pem", provider.ports.ca_pem.as_str()), ("api-key", own)] {
         std::fs::write(folder.path().join(name), text).expect("written");
     }
     (provider, Arc::new(folder))
@@ -239,7 +266,7 @@ async fn what_a_kill_left_unknown_is_settled_at_the_next_start() {
 
 /// Kills samekey amid an order that meets this script; it takes so many to have one effect.
 async fn settled_after_a_kill(script: &str, orders: usize) {
-    let (provider, folder) = with_credentials().await;
+    let (provider, folder) = with_credentials("hunter2\n").await;
     let mut first = Samekey::run_in(folder.clone()).await;
     provider.script("s", script);
     let asks = order(&provider, &first);
@@ -267,4 +294,27 @@ async fn settled_after_a_kill(script: &str, orders: usize) {
     );
     let log = second.log().join("\n");
     assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test]
+async fn a_key_is_not_thought_absent_for_the_list_of_another_account() {
+    let (provider, folder) = with_credentials("another\n").await;
+    let mut first = Samekey::run_in(folder.clone()).await;
+    provider.script("s", "hang");
+    let asks = order(&provider, &first);
+    tokio::select! {
+        _answer = asks => panic!("it is held back"),
+        () = provider.arrived("s", 1) => {}
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    first.signal(rustix::process::Signal::KILL);
+    first.ended().await;
+    let second = Samekey::run_in(folder).await;
+    second.until(&Stage::looked("absent"), 1.0).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let again = order(&provider, &second).await.expect("an answer");
+    assert_eq!(again.said(), (409, "outcome-unknown".to_owned()));
+    // With its own account's credentials it is asked for from here on.
+    second.logged(&["a lookup settled an unknown outcome", "absent"]).await;
+    assert_eq!(order(&provider, &second).await.expect("an answer").status, 201);
 }

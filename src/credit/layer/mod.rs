@@ -55,8 +55,8 @@ impl<S: Stage + Sync> Service<Request> for Credit<S> {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let concerned =
-            |terms: &Terms| terms.effects.hold(&request.method) && !request.wants_upgrade;
+        let may_cost = !request.wants_upgrade && !request.standing.is_question;
+        let concerned = |terms: &Terms| may_cost && terms.effects.hold(&request.method);
         match &self.shared {
             Some(shared) if concerned(&shared.terms) => {
                 let inner = take_ready(&mut self.inner);

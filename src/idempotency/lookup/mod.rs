@@ -33,7 +33,7 @@ use std::num::NonZeroU32;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::exchange::Pointer;
+use crate::exchange::{Condition, Pointer};
 use crate::idempotency::Carrier;
 pub use course::Patience;
 pub(super) use follow::{Asker, Follow};
@@ -53,6 +53,8 @@ pub struct Recipe {
     pub items: Option<Pointer>,
     /// Where in an item the key stands.
     pub wanted: Pointer,
+    /// What a good answer says that is a failure all the same, and no list.
+    pub failures: Vec<Condition>,
     /// How the next page is asked for.
     pub next: Next,
     /// Pages of one reading, at most.

@@ -20,6 +20,9 @@ impl Page {
     /// Reads the text of a page; none where it is not what the recipe says it is.
     pub(super) fn read(recipe: &Recipe, key: &str, text: &[u8]) -> Option<Self> {
         let root = json::parse(text).ok()?;
+        if recipe.failures.iter().any(|failure| failure.holds(&root)) {
+            return None;
+        }
         let mut page = Self::default();
         if let More::From(cursor) = more(&recipe.next, &root)? {
             page.cursor = Some(cursor);
@@ -75,7 +78,7 @@ fn more(next: &Next, root: &Node<'_>) -> Option<More> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Pointer;
+    use crate::exchange::{Condition, Pointer, Scalar};
     use crate::idempotency::lookup::tests::recipe;
 
     fn pointer(text: &str) -> Pointer {
@@ -109,6 +112,19 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(read(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_in_an_answer_that_is_a_failure_is_none() {
+        let failed = Condition { pointer: pointer("/success"), values: vec![Scalar::Bool(false)] };
+        let recipe = Recipe { failures: vec![failed], ..recipe() };
+        for (text, is_list) in [
+            (r#"{"success":false,"jobs":[]}"#, false),
+            (r#"{"success":true,"jobs":[]}"#, true),
+            (r#"{"jobs":[]}"#, true),
+        ] {
+            assert_eq!(Page::read(&recipe, "k", text.as_bytes()).is_some(), is_list, "{text}");
         }
     }
 

@@ -12,6 +12,7 @@ pub(super) fn recipe() -> Recipe {
         request: Target::parse("/v1/jobs?page={page}").expect("a target"),
         items: Some(pointer("/jobs")),
         wanted: pointer("/tag"),
+        failures: Vec::new(),
         next: Next::Never,
         pages: NonZeroU32::new(3).expect("three"),
         answer: None,

@@ -157,3 +157,24 @@ async fn what_a_route_no_longer_wants_serves_nobody() {
         assert_eq!(after.get().await.2, replay);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_a_job_makes_the_next_poll_ask_anew() {
+    for (method, is_change) in [
+        (Method::DELETE, true),
+        (Method::POST, true),
+        (Method::PATCH, true),
+        (Method::HEAD, false),
+        (Method::OPTIONS, false),
+    ] {
+        let stage = Stage::new(terminal(600));
+        stage.says(200, &[], r#"{"status":"done"}"#);
+        stage.get().await;
+        let mut request = request(method.clone(), Body::empty());
+        request.caller = [7; 32];
+        stage.says(200, &[], "{}");
+        stage.polling.clone().call(request).await.expect("an answer");
+        stage.says(200, &[], r#"{"status":"gone"}"#);
+        assert_eq!(stage.get().await.2, if is_change { "" } else { "stored" }, "{method}");
+    }
+}

@@ -20,7 +20,7 @@ use crate::idempotency::lookup::reading::{self, Question, Read};
 use crate::idempotency::lookup::table::{Following, life, quiet_since};
 use crate::idempotency::lookup::{JSON, Recipe};
 use crate::idempotency::repeat::about;
-use crate::idempotency::scope::RecordId;
+use crate::idempotency::scope::{RecordId, record_id};
 use crate::idempotency::store::{About, Asked, Finding, Open, Record, Reserved};
 use crate::idempotency::terms::Shared;
 use crate::journal::State;
@@ -43,6 +43,8 @@ struct Case {
     recipe: Arc<Recipe>,
     asker: Asker,
     access: Access,
+    /// Whether it is asked for with the credentials that it was made with.
+    is_own: bool,
     id: RecordId,
     key: Key,
     about: About,
@@ -93,9 +95,10 @@ impl Follow {
         let own = |own| Access::own(shared, request.origin.clone(), own);
         let access = Access::of(&shared.terms.rules, request)
             .or_else(|| recipe.credentials.as_ref().map(own))?;
+        let is_own = access.is_of(request.caller);
         let (id, key) = (ask.id, ask.found.key.clone());
         let about = about(shared, request);
-        Some(Self::new(shared, recipe, (asker(), access), (id, key, about)))
+        Some(Self::new(shared, recipe, (asker(), access, is_own), (id, key, about)))
     }
 
     /// The same for a key of which only the ledger is left.
@@ -107,17 +110,18 @@ impl Follow {
     ) -> Option<Self> {
         let recipe = shared.terms.lookup.clone()?;
         let access = Access::own(shared, origin, recipe.credentials.as_ref()?);
-        Some(Self::new(shared, recipe, (asker, access), (id, key, about)))
+        let is_own = record_id(&access.scope(&shared.secret, &about), &key) == id;
+        Some(Self::new(shared, recipe, (asker, access, is_own), (id, key, about)))
     }
 
     fn new(
         shared: &Arc<Shared>,
         recipe: Arc<Recipe>,
-        (asker, access): (Asker, Access),
+        (asker, access, is_own): (Asker, Access, bool),
         (id, key, about): (RecordId, Key, About),
     ) -> Self {
         let shared = shared.clone();
-        Self(Arc::new(Case { shared, recipe, asker, access, id, key, about }))
+        Self(Arc::new(Case { shared, recipe, asker, access, is_own, id, key, about }))
     }
 
     /// Asks at once, for one who waits; true where the outcome is not unknown any more.
@@ -210,6 +214,10 @@ impl Case {
         }
         let read = self.read(open).await;
         self.count(&read);
+        if !self.is_own && seen(&read) == Seen::Absent {
+            // In the list of another account it would not stand in any case.
+            return Step::Over;
+        }
         let named =
             open.tag.as_deref() == Some(&*self.recipe.place(&self.shared.terms.rules.carrier));
         let named = if named { Named::Yes } else { Named::No };

@@ -1,10 +1,11 @@
 //! One reading of a provider's list, page by page.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::header::{AGE, DATE};
 use http::uri::PathAndQuery;
+use http::{HeaderMap, StatusCode};
 use tokio::time::timeout;
 
 use crate::exchange::{Failure, Response, coding, headers};
@@ -13,6 +14,7 @@ use crate::idempotency::lookup::follow::Asker;
 use crate::idempotency::lookup::page::Page;
 use crate::idempotency::lookup::target::Fill;
 use crate::idempotency::lookup::{Next, Recipe};
+use crate::journal::moment::micros;
 
 /// What is asked.
 pub(super) struct Question<'a> {
@@ -56,6 +58,8 @@ struct Gathered {
     found: Vec<String>,
     items: usize,
     names_keys: bool,
+    /// Whether any of them may be older than its question.
+    stale: bool,
 }
 
 /// One answer to one page's request.
@@ -84,7 +88,9 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
     let mut cursor: Option<String> = None;
     for _ in 0..recipe.pages.get() {
         let Some(path) = question.path(number, cursor.as_deref()) else { return Ended::Short };
-        let text = match said(asker.ask(question.access.request(path, WITHIN)).await).await {
+        let answered = asker.ask(question.access.request(path, WITHIN)).await;
+        gathered.stale |= answered.as_ref().is_ok_and(|it| !is_current(&it.headers, question.now));
+        let text = match said(answered).await {
             Said::Text(text) => text,
             Said::Nothing if recipe.items.is_none() => return Ended::Whole,
             Said::TooMuch => return Ended::Short,
@@ -133,6 +139,7 @@ impl Gathered {
             (None, _) => {}
         }
         match ended {
+            Ended::Whole if self.stale => Read::Inconclusive,
             // Where nothing in the list names any key, it is not where they are named.
             Ended::Whole if self.items > 0 && !self.names_keys => Read::Inconclusive,
             Ended::Whole => Read::Absent,
@@ -142,12 +149,25 @@ impl Gathered {
     }
 }
 
+/// Whether an answer is as new as its question, as far as it tells. One that a cache kept
+/// may be older than what is asked for; and where two clocks differ by much, what was
+/// created may stand outside of the times that are asked for.
+fn is_current(fields: &HeaderMap, now: i64) -> bool {
+    let text = |name| fields.get(name).and_then(|value| value.to_str().ok());
+    let kept = text(AGE).is_some_and(|age| age.trim() != "0");
+    let date = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    let date = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()).map(micros);
+    !kept && date.is_none_or(|date| date.abs_diff(now) <= micros(CLOCKS_APART).unsigned_abs())
+}
+
 async fn said(answered: Result<Response, Failure>) -> Said {
     let Ok(response) = answered else { return Said::Failed };
     match response.status {
         StatusCode::NOT_FOUND => return Said::Nothing,
-        // Part of an answer is no answer.
-        StatusCode::PARTIAL_CONTENT => return Said::Failed,
+        // Part of an answer is no answer, and one that was changed on its way is another's.
+        StatusCode::PARTIAL_CONTENT | StatusCode::NON_AUTHORITATIVE_INFORMATION => {
+            return Said::Failed;
+        }
         status if !status.is_success() => return Said::Failed,
         _ => {}
     }
@@ -169,6 +189,8 @@ async fn said(answered: Result<Response, Failure>) -> Said {
     }
 }
 
+/// Less than a target leaves to two clocks, since one is read to the second.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
 /// What one page may take, coded and decoded.
 const READ_MAX: usize = 1024 * 1024;
 /// What a reading may take, all its pages and their retries together: a repeat waits for it,

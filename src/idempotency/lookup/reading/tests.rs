@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use super::*;
 use crate::exchange::body::BodyError;
@@ -84,6 +84,7 @@ async fn one_page_is_all_or_nothing() {
         (good(r#"{"jobs":[{"tag":"#), Read::Inconclusive),
         (good(""), Read::Inconclusive),
         (Ok(response(204, &[], Body::empty())), Read::Inconclusive),
+        (Ok(response(203, &[], full(NONE))), Read::Failed),
         (Ok(response(206, &[], full(NONE))), Read::Failed),
         (Ok(response(301, &[], full(NONE))), Read::Failed),
         (Ok(response(401, &[], full(NONE))), Read::Failed),
@@ -120,6 +121,24 @@ async fn a_page_is_read_up_to_its_limit() {
         let text = format!("{NONE}{}", " ".repeat(length - NONE.len()));
         let said = Ok(response(200, &[], Body::full(text.into())));
         assert_eq!(reads(&paged(Next::Never), vec![said]).await, (wanted, 1), "{length}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_older_than_its_question_proves_no_absence() {
+    for (name, value, wanted) in [
+        ("age", "0", Read::Absent),
+        ("age", "1", Read::Inconclusive),
+        ("age", "soon", Read::Inconclusive),
+        ("date", "Thu, 01 Jan 1970 00:05:00 GMT", Read::Absent),
+        ("date", "Thu, 01 Jan 1970 00:05:01 GMT", Read::Inconclusive),
+        ("date", "Thu, 01 Jan 1970 00:00:00 GMT", Read::Absent),
+        ("date", "today", Read::Absent),
+    ] {
+        let said = |text| Ok(response(200, &[(name, value)], full(text)));
+        let recipe = paged(Next::Never);
+        assert_eq!(reads(&recipe, vec![said(NONE)]).await, (wanted, 1), "{name}: {value}");
+        assert_eq!(reads(&recipe, vec![said(OURS)]).await, (found(ITEM), 1), "{name}: {value}");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::idempotency::{
 };
 use crate::inbox::{self, Inbox, InboxLayer, Tray};
 use crate::limit::{Gate, Limit, LimitLayer};
-use crate::metrics::RouteMetrics;
+use crate::metrics::{CreditMetrics, RouteMetrics};
 use crate::poll::{self, Polling, PollingLayer, Refused};
 use crate::retry::backoff::after_hint;
 use crate::retry::{Budget, Means, Retry, RetryLayer, verdict};
@@ -107,6 +107,10 @@ fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Te
     if route.kind != Some(Kind::Poll) {
         return None;
     }
+    let metrics = commons.metrics.polls(&route.name);
+    if is_own(route) {
+        metrics.show();
+    }
     let (suspensions, name) = (commons.suspensions.clone(), route.name.clone());
     let refused = move |origin: &Origin, caller| suspensions.holds(origin, caller, &name);
     Some(poll::Terms {
@@ -118,7 +122,7 @@ fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<poll::Te
         desk: lasting.polls.clone(),
         refused: Refused::new(refused),
         tasks: commons.tasks.clone(),
-        metrics: commons.metrics.polls(&route.name),
+        metrics,
     })
 }
 
@@ -136,6 +140,10 @@ fn schema(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<schema:
 
 fn terms(route: &Route, lasting: &Lasting, commons: &Commons) -> Terms {
     let costs = route.rules.capture.iter().any(|(name, _)| name == COST);
+    let lookups = commons.metrics.lookups(&route.name);
+    if is_own(route) && route.lookup.is_some() {
+        lookups.show();
+    }
     Terms {
         rules: route.rules.clone(),
         effects: effects(route),
@@ -144,8 +152,8 @@ fn terms(route: &Route, lasting: &Lasting, commons: &Commons) -> Terms {
         observes: route.mode == Mode::Observe,
         metrics: lasting.metrics.clone(),
         lookup: route.lookup.clone(),
-        lookups: commons.metrics.lookups(&route.name),
-        cost: costs.then(|| commons.metrics.credit(&route.name)),
+        lookups,
+        cost: costs.then(|| money(route, commons)),
         decide: Decide { ending: verdict::ending, resend: verdict::resend },
     }
 }
@@ -187,8 +195,23 @@ fn credit(route: &Route, lasting: &Lasting, commons: &Commons) -> Option<credit:
         caps: route.body,
         room: commons.room.clone(),
         observes: route.mode == Mode::Observe,
-        metrics: commons.metrics.credit(&route.name),
+        metrics: money(route, commons),
     })
+}
+
+/// What a route counts of money.
+fn money(route: &Route, commons: &Commons) -> CreditMetrics {
+    let metrics = commons.metrics.credit(&route.name);
+    if is_own(route) {
+        metrics.show();
+    }
+    metrics
+}
+
+/// Whether the operator wrote it: its series stand at zero from the start, while those of
+/// a preset's route come with their first event.
+fn is_own(route: &Route) -> bool {
+    route.provenance.built_in().is_none()
 }
 
 fn means(route: &Route, lasting: &Lasting, commons: &Commons) -> Means {

@@ -13,6 +13,7 @@ use crate::exchange::{Body, BoxFuture, Failure, Request, Response};
 use crate::inbox::Desk;
 use crate::inbox::identity::{DeliveryId, Known};
 use crate::inbox::parcel::{DELIVERY, Parcel};
+use crate::inbox::signature::Unproved;
 use crate::journal::deliveries::NewDelivery;
 use crate::metrics::InboxEvent;
 
@@ -89,10 +90,9 @@ async fn take(desk: &Desk, mut request: Request) -> Result<DeliveryId, Failure> 
     let rules = &desk.terms.rules;
     let place = desk.place()?;
     let body = whole(&mut request, rules.max_size).await?;
-    if let Some(signature) = &rules.signature
-        && !signature.verifies(&request.headers, &body)
-    {
-        return Err(Failure::BadRequest("the delivery does not carry the signature of its body"));
+    if let Some(signature) = &rules.signature {
+        let now = desk.tray.store().now().wall / MICROS;
+        signature.verify(&request.headers, &body, now).map_err(unproved)?;
     }
     let route = desk.tray.route();
     let limit = rules.max_size.saturating_mul(DECODED_SHARE);
@@ -115,6 +115,15 @@ async fn take(desk: &Desk, mut request: Request) -> Result<DeliveryId, Failure> 
     desk.take_in(new).await?;
     drop(place);
     Ok(known.id())
+}
+
+fn unproved(why: Unproved) -> Failure {
+    Failure::BadRequest(match why {
+        Unproved::Unsigned => "the delivery does not carry the signature of its body",
+        Unproved::Untimely => {
+            "the delivery was signed longer ago, or later, than inbox.signature.tolerance allows"
+        }
+    })
 }
 
 /// The whole body, byte for byte.
@@ -148,5 +157,7 @@ fn answer(id: DeliveryId) -> Response {
 
 /// A provider gives its delivery up about then.
 const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Of one second.
+const MICROS: i64 = 1_000_000;
 /// How much larger a body may be without its coding, for its identity to be read.
 const DECODED_SHARE: usize = 4;

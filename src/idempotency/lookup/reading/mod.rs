@@ -79,11 +79,12 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
     let recipe = question.recipe;
     let mut number = match recipe.next {
         Next::Page(first) => first,
-        Next::Never | Next::Cursor(_) => 1,
+        Next::Never | Next::Offset | Next::Cursor(_) => 1,
     };
     let mut cursor: Option<String> = None;
     for _ in 0..recipe.pages.get() {
-        let Some(path) = question.path(number, cursor.as_deref()) else { return Ended::Short };
+        let place = (number, gathered.items);
+        let Some(path) = question.path(place, cursor.as_deref()) else { return Ended::Short };
         let text = match said(asker.ask(question.credit.request(path, WITHIN)).await).await {
             Said::Text(text) => text,
             Said::Nothing if recipe.items.is_none() => return Ended::Whole,
@@ -97,8 +98,8 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
             // Asked for by its key, and another one came.
             (_, _) if recipe.items.is_none() && gathered.found.is_empty() => return Ended::Short,
             (Next::Never, _) | (Next::Cursor(_), None) => return Ended::Whole,
-            (Next::Page(_), _) if is_empty => return Ended::Whole,
-            (Next::Page(_), _) => number = number.saturating_add(1),
+            (Next::Page(_) | Next::Offset, _) if is_empty => return Ended::Whole,
+            (Next::Page(_) | Next::Offset, _) => number = number.saturating_add(1),
             (Next::Cursor(_), next) if next == cursor => return Ended::Short,
             (Next::Cursor(_), next) => cursor = next,
         }
@@ -107,8 +108,9 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
 }
 
 impl Question<'_> {
-    fn path(&self, page: u32, cursor: Option<&str>) -> Option<PathAndQuery> {
-        let fill = Fill { key: self.key, since: self.since, now: self.now, page, cursor };
+    /// The page of this number, with so many items before it.
+    fn path(&self, (page, offset): (u32, usize), cursor: Option<&str>) -> Option<PathAndQuery> {
+        let fill = Fill { key: self.key, since: self.since, now: self.now, page, offset, cursor };
         self.recipe.request.fill(&fill, &self.credit.extra)
     }
 }

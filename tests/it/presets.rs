@@ -100,7 +100,9 @@ fn every_promise_of_a_provider_cites_its_source() {
         let cites = |line: &&str| line.trim_start().starts_with('#') && line.contains("https://");
         let promises = lines.iter().enumerate().filter(|(_, line)| {
             let line = line.trim_start();
-            line.starts_with("upstream_dedupes: ") || line.starts_with("hosts: ")
+            let promises =
+                ["upstream_dedupes: ", "hosts: ", "in_progress_when: ", "template: ", "request: "];
+            promises.iter().any(|promise| line.starts_with(promise))
         });
         for (n, line) in promises {
             let around = lines.iter().skip(n.saturating_sub(6)).take(8);

@@ -37,7 +37,8 @@ fn statuses(set: Statuses) -> Option<String> {
     (!held.is_empty()).then(|| format!("status {}", held.join(", ")))
 }
 
-fn condition(condition: &Condition) -> String {
+/// A condition in words.
+pub(super) fn condition(condition: &Condition) -> String {
     let values: Vec<&str> = condition.values.iter().map(scalar).collect();
     format!("{} of {}", condition.pointer, values.join(", "))
 }

@@ -22,7 +22,7 @@ use samekey::retry::{Attempts, Backoff, Budget};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
-use crate::cli::{Stop, credit, inbox, load, outlook, polls, print, written};
+use crate::cli::{Stop, bounds, credit, inbox, load, outlook, polls, print, written};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -185,7 +185,9 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
     let unknown = effect.then(|| ("an unknown outcome", outlook::of(route), outlook::KEYS));
     // Reads are neither held back nor asked about.
     let credit = if effect { credit::lines(route) } else { Vec::new() };
-    let more = checked.into_iter().chain(unknown).chain(polls::lines(route)).chain(credit);
+    let bounds = bounds::lines(route, effect);
+    let more = checked.into_iter().chain(bounds).chain(unknown);
+    let more = more.chain(polls::lines(route)).chain(credit);
     for (name, words, keys) in lines.into_iter().chain(more) {
         let by = written::by(route, keys);
         writeln!(text, "  {name}: {words}{by}").expect("writing into a string never fails");

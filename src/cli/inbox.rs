@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use samekey::config::Config;
 use samekey::exchange::{Failure, Origin, Response};
 use samekey::inbox::delivery::{Bounds, Came, Facts, Next, came, next};
+use samekey::inbox::signature::Signed;
 use samekey::inbox::{Identity, Rules};
 use samekey::listen;
 use samekey::retry::Backoff;
@@ -29,7 +30,15 @@ pub(super) fn describe(text: &mut String, rules: &Rules) {
         Identity::Header(name) => format!("header {name}"),
     };
     let signature = match &rules.signature {
-        Some(signature) => format!("in {}, over the raw body; else 400", signature.header),
+        Some(signature) => {
+            let covers = match signature.signed {
+                Signed::Body => "the raw body".to_owned(),
+                Signed::Timestamped { tolerance } => {
+                    format!("its time, at most {tolerance:?} from now, and the raw body")
+                }
+            };
+            format!("in {}, over {covers}; else 400", signature.header)
+        }
         None => "none is asked for".to_owned(),
     };
     let most = rules.attempts.map(|most| format!("at most {most}, ")).unwrap_or_default();

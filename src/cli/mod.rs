@@ -1,6 +1,7 @@
 //! The command line: what is asked, and what is printed.
 
 mod ask;
+mod bounds;
 mod ca;
 mod check;
 mod credit;

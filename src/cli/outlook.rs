@@ -20,10 +20,14 @@ pub(super) fn of(route: &Route) -> String {
                 Some(_) => "after a crash too",
                 None => "after a crash when it is asked for again",
             };
+            let own = match route.rules.upstream_dedupes {
+                None => "; the client's own key is sent again without asking",
+                Some(_) => "",
+            };
             format!(
                 "the provider is asked ({alone}): what it lists is the answer; not listed \
                  {readings} times, {every:?} apart and from {settle:?} after the last attempt on, \
-                 the key is free; {open}"
+                 the key is free; {open}{own}"
             )
         }
         (_, None) => {

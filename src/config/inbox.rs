@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use http::HeaderName;
 
 use crate::config::leaf::{
-    Count, DAY, MIB, MINUTE, Parse, Parsed, SIZE_MAX, Size, Span, Word, Words, meant,
+    Count, DAY, MIB, MINUTE, Parse, Parsed, SECOND, SIZE_MAX, Size, Span, Word, Words, meant,
 };
 use crate::config::reading::{Reading, block, join};
 use crate::config::route::RouteBlock;
 use crate::exchange::Pointer;
-use crate::inbox::signature::Format;
+use crate::inbox::signature::{Format, Signed};
 use crate::inbox::{Identity, Rules, Secret, Signature};
 use crate::listen;
 use crate::retry::policy::{Attempts, Policy};
@@ -54,7 +54,7 @@ block! {
 }
 
 block! {
-    /// What proves whose a delivery is: HMAC-SHA256 over its raw body.
+    /// What proves whose a delivery is: HMAC-SHA256 over its raw body, or over a time and it.
     InboxSignatureBlock {
         /// The header field that it stands in.
         header: Option<Parsed<Field>> = None,
@@ -62,8 +62,12 @@ block! {
         secret_file: Option<PathBuf> = None,
         /// How it is written.
         format: Word<Format> = Word(Format::Hex),
-        /// What stands before it, such as sha256=.
+        /// What stands before it, such as sha256=; where it is timestamped and this is empty, v1=.
         prefix: Parsed<Prefix> = Prefix::none(),
+        /// What it covers: the raw body; or what stands in t=SECONDS,v1=SIGNATURE, a dot and the body.
+        signed: Word<Covered> = Word(Covered::Body),
+        /// With `signed: timestamped`, how far that time may be from ours; past it 400.
+        tolerance: Span<SECOND, DAY> = Span::of(5 * MINUTE),
     }
 }
 
@@ -133,16 +137,43 @@ impl InboxSignatureBlock {
             reading.miss(&file_at, "must be given: a file with the secret");
             return None;
         };
+        let (signed, prefix) = self.covered(at, reading);
         match secret(file) {
             Ok(secret) => Some(Signature {
                 header: self.header.clone()?.meant.0,
                 secret,
                 format: self.format.0,
-                prefix: self.prefix.text.clone(),
+                prefix,
+                signed,
             }),
             Err(wish) => {
                 reading.fault(&file_at, format!("{}: {wish}", file.display()));
                 None
+            }
+        }
+    }
+}
+
+impl InboxSignatureBlock {
+    /// What the signature covers, and what stands before it.
+    fn covered(&self, at: &str, reading: &mut Reading<'_>) -> (Signed, String) {
+        let prefix = &self.prefix.text;
+        match self.signed.0 {
+            Covered::Body => {
+                let tolerance = join(at, "tolerance");
+                if reading.wrote(&tolerance) {
+                    reading.fault(&tolerance, "goes with `signed: timestamped`");
+                }
+                (Signed::Body, prefix.clone())
+            }
+            Covered::Timestamped => {
+                if prefix.starts_with("t=") {
+                    let wish = "must not be `t=` where that is the time";
+                    reading.fault(&join(at, "prefix"), wish);
+                }
+                let prefix = if prefix.is_empty() { "v1=" } else { prefix };
+                let tolerance = self.tolerance.duration();
+                (Signed::Timestamped { tolerance }, prefix.to_owned())
             }
         }
     }
@@ -232,6 +263,18 @@ impl Parse for Prefix {
         let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
         plain.then_some(Self).ok_or_else(|| "must be visible ASCII without a comma".to_owned())
     }
+}
+
+/// What a signature covers, as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covered {
+    Body,
+    Timestamped,
+}
+
+impl Words for Covered {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("body", Self::Body), ("timestamped", Self::Timestamped)];
 }
 
 impl Words for Format {

@@ -22,13 +22,13 @@ block! {
     LookupBlock {
         /// Where the key is put into a creating request's JSON body; null: it carries the key itself.
         tag: Option<TagBlock> = None,
-        /// Path and query of the lookup: {key}, {since}, {until}, {since:date}, {until:date}, {page}, {cursor}.
+        /// Path and query of the lookup: {key}, {since}, {until}, {since:date}, {until:date}, {page}, {offset}, {cursor}.
         request: Option<Parsed<Target>> = None,
         /// Where the list stands in the answer, a JSON pointer; null: the answer is the one item.
         items: Option<Parsed<Pointer>> = None,
         /// Where in an item the key stands: a JSON pointer.
         r#match: Option<Parsed<Member>> = None,
-        /// How the next page is asked for: {page: FIRST} or {cursor: POINTER}; null: there is one.
+        /// How the next page is asked for: {page: FIRST}, {offset: 0} or {cursor: POINTER}; null: there is one.
         next: Option<NextBlock> = None,
         /// Pages that one reading may take; where there are more, it proves nothing.
         pages: Count<1, 1000> = Count(10),
@@ -60,6 +60,8 @@ block! {
     NextBlock {
         /// By its number, from this one on, until a page is empty.
         page: Option<Count<0, 1>> = None,
+        /// By how many items came before, from this one on, until a page is empty.
+        offset: Option<Count<0, 0>> = None,
         /// By what stands here in the page before, until nothing does: a JSON pointer.
         cursor: Option<Parsed<Member>> = None,
     }
@@ -152,24 +154,24 @@ impl LookupBlock {
         let key = join(at, "next");
         let next = match &self.next {
             None => Next::Never,
-            Some(NextBlock { page: Some(Count(first)), cursor: None }) => Next::Page(*first),
-            Some(NextBlock { page: None, cursor: Some(pointer) }) => {
+            Some(NextBlock { page: Some(Count(first)), offset: None, cursor: None }) => {
+                Next::Page(*first)
+            }
+            Some(NextBlock { page: None, offset: Some(_), cursor: None }) => Next::Offset,
+            Some(NextBlock { page: None, offset: None, cursor: Some(pointer) }) => {
                 Next::Cursor(pointer.meant.0.clone())
             }
             Some(_) => {
-                reading.miss(&key, "must be {page: FIRST} or {cursor: POINTER}");
+                reading.miss(&key, "must be {page: FIRST}, {offset: 0} or {cursor: POINTER}");
                 return None;
             }
         };
-        let (page, cursor) = match next {
-            Next::Never => (false, false),
-            Next::Page(_) => (true, false),
-            Next::Cursor(_) => (false, true),
-        };
+        let wanted =
+            [matches!(next, Next::Page(_)), next == Next::Offset, matches!(next, Next::Cursor(_))];
         let other = join(at, "request");
-        if (request.names_page(), request.names_cursor()) != (page, cursor) {
-            let wish = "must go with `request`: {page: FIRST} with {page} in it, {cursor: \
-                        POINTER} with {cursor}, null with neither";
+        if [request.names_page(), request.names_offset(), request.names_cursor()] != wanted {
+            let wish = "must go with `request`: {page: FIRST} with {page} in it, {offset: 0} with \
+                        {offset}, {cursor: POINTER} with {cursor}, null with none of them";
             reading.clash(&key, &other, wish);
         } else if next == Next::Never && self.items.is_some() && !request.names_key() {
             let wish = "must be given, unless `request` asks for the {key}: a list that is cut \

@@ -64,7 +64,9 @@ mod tests {
     ) {
         let (metrics, trail) = (Metrics::new(), Trail::default());
         let mut shared = shared(rules());
-        shared.terms.cost = Some(metrics.credit("r"));
+        let credit = metrics.credit("r");
+        credit.show();
+        shared.terms.cost = Some(credit);
         for outcome in outcomes {
             let attempt = Attempt {
                 outcome: *outcome,

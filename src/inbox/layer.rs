@@ -13,6 +13,7 @@ use crate::exchange::{Body, BoxFuture, Failure, Request, Response, Stage};
 use crate::inbox::Intake;
 use crate::inbox::identity::{DeliveryId, Known};
 use crate::inbox::parcel::{DELIVERY, Parcel};
+use crate::inbox::signature::Unproved;
 use crate::journal::deliveries::NewDelivery;
 use crate::metrics::InboxEvent;
 
@@ -81,10 +82,9 @@ async fn take(intake: &Intake, mut request: Request) -> Result<DeliveryId, Failu
     let rules = &intake.terms.rules;
     let place = intake.place()?;
     let body = whole(&mut request, rules.max_size).await?;
-    if let Some(signature) = &rules.signature
-        && !signature.verifies(&request.headers, &body)
-    {
-        return Err(Failure::BadRequest("the delivery does not carry the signature of its body"));
+    if let Some(signature) = &rules.signature {
+        let now = intake.tray.store().now().wall / MICROS;
+        signature.verify(&request.headers, &body, now).map_err(unproved)?;
     }
     let route = intake.tray.route();
     let limit = rules.max_size.saturating_mul(DECODED_SHARE);
@@ -107,6 +107,15 @@ async fn take(intake: &Intake, mut request: Request) -> Result<DeliveryId, Failu
     intake.take_in(new).await?;
     drop(place);
     Ok(known.id())
+}
+
+fn unproved(why: Unproved) -> Failure {
+    Failure::BadRequest(match why {
+        Unproved::Unsigned => "the delivery does not carry the signature of its body",
+        Unproved::Untimely => {
+            "the delivery was signed longer ago, or later, than inbox.signature.tolerance allows"
+        }
+    })
 }
 
 /// The whole body, byte for byte.
@@ -140,5 +149,7 @@ fn answer(id: DeliveryId) -> Response {
 
 /// A provider gives its delivery up about then.
 const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Of one second.
+const MICROS: i64 = 1_000_000;
 /// How much larger a body may be without its coding, for its identity to be read.
 const DECODED_SHARE: usize = 4;

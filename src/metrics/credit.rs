@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::core::{AtomicF64, GenericCounterVec};
 use prometheus::{Counter, IntCounter, IntGauge, IntGaugeVec, Registry};
 
-use crate::metrics::family::{Counters, amounts, counters, gauges};
+use crate::metrics::family::{Counters, Series, amounts, counters, gauges};
 use crate::metrics::{Metrics, Raised};
 
 #[derive(Debug)]
@@ -18,17 +18,19 @@ pub(super) struct Families {
 
 /// What a route counts of money; a clone shares it.
 #[derive(Clone, Debug)]
-pub struct CreditMetrics(Arc<OfRoute>);
+pub struct CreditMetrics {
+    name: Arc<str>,
+    series: Series<OfRoute>,
+    checks: Counters,
+}
 
 #[derive(Debug)]
 struct OfRoute {
-    name: String,
     spent: Counter,
     saved: Counter,
     refused: Counter,
     calls_refused: IntCounter,
     open: IntGauge,
-    checks: Counters,
 }
 
 /// What was asked of the upstream before an effect.
@@ -73,52 +75,61 @@ impl Families {
             ),
         }
     }
-}
 
-impl Metrics {
-    /// What a route counts of money; its series stand at zero from then on.
-    pub fn credit(&self, route: &str) -> CreditMetrics {
-        let families = &self.inner.credit;
-        let cost = |kind| families.cost.with_label_values(&[route, kind]);
-        CreditMetrics(Arc::new(OfRoute {
-            name: route.to_owned(),
+    fn of_route(&self, route: &str) -> OfRoute {
+        let cost = |kind| self.cost.with_label_values(&[route, kind]);
+        OfRoute {
             spent: cost("spent"),
             saved: cost("saved"),
             refused: cost("refused"),
-            calls_refused: families.calls_saved.with_label_values(&[route, "refused"]),
-            open: families.open.with_label_values(&[route]),
-            checks: families.checks.clone(),
-        }))
+            calls_refused: self.calls_saved.with_label_values(&[route, "refused"]),
+            open: self.open.with_label_values(&[route]),
+        }
+    }
+}
+
+impl Metrics {
+    /// What a route counts of money; its series come with the first of it.
+    pub fn credit(&self, route: &str) -> CreditMetrics {
+        let (name, families): (Arc<str>, _) = (route.into(), self.inner.clone());
+        let (route, checks) = (name.clone(), families.credit.checks.clone());
+        let series = Series::new(move || families.credit.of_route(&route));
+        CreditMetrics { name, series, checks }
     }
 }
 
 impl CreditMetrics {
+    /// Shows the series, though nothing has been counted yet.
+    pub fn show(&self) {
+        self.series.get();
+    }
+
     /// The route's name.
     pub fn route(&self) -> &str {
-        &self.0.name
+        &self.name
     }
 
     /// Adds what a fresh answer cost.
     pub fn spent(&self, cost: f64) {
-        add(&self.0.spent, cost);
+        add(&self.series.get().spent, cost);
     }
 
     /// Adds what an answer that was given again would have cost.
     pub fn saved(&self, cost: f64) {
-        add(&self.0.saved, cost);
+        add(&self.series.get().saved, cost);
     }
 
     /// Counts a call that was refused, and what it would have cost, where that is known.
     pub fn refused(&self, cost: Option<f64>) {
-        self.0.calls_refused.inc();
+        self.series.get().calls_refused.inc();
         if let Some(cost) = cost {
-            add(&self.0.refused, cost);
+            add(&self.series.get().refused, cost);
         }
     }
 
     /// Counts a breaker as open until the guard is dropped.
     pub fn breaker(&self) -> Raised {
-        Raised::new(self.0.open.clone())
+        Raised::new(self.series.get().open.clone())
     }
 
     /// Counts a question that was asked before an effect.
@@ -132,7 +143,7 @@ impl CreditMetrics {
             Found::Short => "short",
             Found::Failed => "failed",
         };
-        self.0.checks.with_label_values(&[self.route(), check, found]).inc();
+        self.checks.with_label_values(&[self.route(), check, found]).inc();
     }
 }
 

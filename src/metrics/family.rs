@@ -1,10 +1,42 @@
-//! How a family is made: a valid name, registered once.
+//! How a family is made: a valid name, registered once; and the series of one route in it.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use prometheus::core::{AtomicF64, AtomicU64, GenericCounterVec};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters of one family, by their labels.
 pub(super) type Counters = GenericCounterVec<AtomicU64>;
+
+/// What one route counts in a family: its series stand there from the first use on, or from
+/// when they are shown. A clone shares them.
+pub(super) struct Series<T>(Arc<LazyLock<T, Make<T>>>);
+
+type Make<T> = Box<dyn FnOnce() -> T + Send>;
+
+impl<T> Series<T> {
+    pub(super) fn new(make: impl FnOnce() -> T + Send + 'static) -> Self {
+        Self(Arc::new(LazyLock::new(Box::new(make))))
+    }
+
+    /// The series; made now, if they are not there.
+    pub(super) fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Clone for Series<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> fmt::Debug for Series<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Series")
+    }
+}
 
 pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Counters {
     let made = Counters::new(opts(name, help), labels).expect("our metric names are valid");

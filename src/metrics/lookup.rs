@@ -3,13 +3,11 @@
 use prometheus::{IntCounter, Registry};
 
 use crate::metrics::Metrics;
-use crate::metrics::family::{Counters, counters};
+use crate::metrics::family::{Counters, Series, counters};
 
 /// Lookups of one route, by what came of them; a clone shares them.
 #[derive(Clone, Debug)]
-pub struct LookupMetrics {
-    results: Vec<IntCounter>,
-}
+pub struct LookupMetrics(Series<Vec<IntCounter>>);
 
 /// What one reading of a provider's list came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,18 +23,23 @@ pub enum LookupResult {
 }
 
 impl Metrics {
-    /// The handle of one route's lookups.
+    /// The handle of one route's lookups; its series come with the first of them.
     pub fn lookups(&self, route: &str) -> LookupMetrics {
-        let family = &self.inner.lookups;
-        let results = RESULTS.iter().map(|result| family.with_label_values(&[route, *result]));
-        LookupMetrics { results: results.collect() }
+        let (family, route) = (self.inner.lookups.clone(), route.to_owned());
+        let each = move |result| family.with_label_values(&[route.as_str(), result]);
+        LookupMetrics(Series::new(move || RESULTS.into_iter().map(each).collect()))
     }
 }
 
 impl LookupMetrics {
+    /// Shows the series, though nothing has been counted yet.
+    pub fn show(&self) {
+        self.0.get();
+    }
+
     /// Counts a reading.
     pub fn count(&self, result: LookupResult) {
-        if let Some(counter) = self.results.get(result as usize) {
+        if let Some(counter) = self.0.get().get(result as usize) {
             counter.inc();
         }
     }
@@ -57,6 +60,7 @@ mod tests {
     fn each_result_has_its_own_count() {
         let metrics = Metrics::new();
         let lookups = metrics.lookups("r");
+        assert!(!metrics.text().contains("lookups_total{"), "nothing was looked up yet");
         for result in [LookupResult::Found, LookupResult::Failed, LookupResult::Failed] {
             lookups.count(result);
         }

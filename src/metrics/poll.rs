@@ -3,11 +3,11 @@
 use prometheus::{IntCounter, Registry};
 
 use crate::metrics::Metrics;
-use crate::metrics::family::{Counters, counters};
+use crate::metrics::family::{Counters, Series, counters};
 
 /// The metrics of one route's polls; a clone shares them.
 #[derive(Clone, Debug)]
-pub struct PollMetrics(Vec<IntCounter>);
+pub struct PollMetrics(Series<Vec<IntCounter>>);
 
 /// Where the answer to a poll came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,17 +23,23 @@ pub enum PollEvent {
 }
 
 impl Metrics {
-    /// The metrics of one route's polls.
+    /// The metrics of one route's polls; its series come with the first of them.
     pub fn polls(&self, route: &str) -> PollMetrics {
-        let polls = &self.inner.polls;
-        PollMetrics(EVENTS.map(|event| polls.with_label_values(&[route, event])).to_vec())
+        let (polls, route) = (self.inner.polls.clone(), route.to_owned());
+        let each = move |event| polls.with_label_values(&[route.as_str(), event]);
+        PollMetrics(Series::new(move || EVENTS.into_iter().map(each).collect()))
     }
 }
 
 impl PollMetrics {
+    /// Shows the series, though nothing has been counted yet.
+    pub fn show(&self) {
+        self.0.get();
+    }
+
     /// Counts a poll; on a route that only observes, where its answer would have come from.
     pub fn count(&self, event: PollEvent) {
-        if let Some(counter) = self.0.get(event as usize) {
+        if let Some(counter) = self.0.get().get(event as usize) {
             counter.inc();
         }
     }

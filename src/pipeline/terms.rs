@@ -12,6 +12,7 @@ use crate::exchange::{Effects, Origin};
 use crate::idempotency::{self, COST, Carrier, Commons, CredentialField};
 use crate::inbox::{self, Intake};
 use crate::limit::LimitLayer;
+use crate::metrics::CreditMetrics;
 use crate::pipeline::Lasting;
 use crate::poll::{self, Refused};
 use crate::retry::backoff::after_hint;
@@ -53,6 +54,10 @@ pub(super) fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Opti
     if route.kind != Some(Kind::Poll) {
         return None;
     }
+    let metrics = commons.metrics.polls(&route.name);
+    if is_own(route) {
+        metrics.show();
+    }
     let (suspensions, name) = (commons.suspensions.clone(), route.name.clone());
     let refused = move |origin: &Origin, caller| suspensions.holds(origin, caller, &name);
     Some(poll::Terms {
@@ -64,7 +69,7 @@ pub(super) fn polls(route: &Route, lasting: &Lasting, commons: &Commons) -> Opti
         board: lasting.polls.clone(),
         refused: Refused::new(refused),
         tasks: commons.tasks.clone(),
-        metrics: commons.metrics.polls(&route.name),
+        metrics,
     })
 }
 
@@ -83,6 +88,10 @@ pub(super) fn schema(route: &Route, lasting: &Lasting, commons: &Commons) -> Opt
 /// By what keys are claimed, and answers kept.
 pub(super) fn keys(route: &Route, lasting: &Lasting, commons: &Commons) -> idempotency::Terms {
     let costs = route.rules.capture.iter().any(|(name, _)| name == COST);
+    let lookups = commons.metrics.lookups(&route.name);
+    if is_own(route) && route.lookup.is_some() {
+        lookups.show();
+    }
     idempotency::Terms {
         rules: route.rules.clone(),
         effects: effects(route),
@@ -91,8 +100,8 @@ pub(super) fn keys(route: &Route, lasting: &Lasting, commons: &Commons) -> idemp
         observes: route.mode == Mode::Observe,
         metrics: lasting.metrics.clone(),
         lookup: route.lookup.clone(),
-        lookups: commons.metrics.lookups(&route.name),
-        cost: costs.then(|| commons.metrics.credit(&route.name)),
+        lookups,
+        cost: costs.then(|| money(route, commons)),
         decide: Decide { ending: verdict::ending, resend: verdict::resend },
     }
 }
@@ -126,8 +135,23 @@ pub(super) fn credit(route: &Route, lasting: &Lasting, commons: &Commons) -> Opt
         caps: route.body,
         room: commons.room.clone(),
         observes: route.mode == Mode::Observe,
-        metrics: commons.metrics.credit(&route.name),
+        metrics: money(route, commons),
     })
+}
+
+/// What a route counts of money.
+fn money(route: &Route, commons: &Commons) -> CreditMetrics {
+    let metrics = commons.metrics.credit(&route.name);
+    if is_own(route) {
+        metrics.show();
+    }
+    metrics
+}
+
+/// Whether the operator wrote it: its series stand at zero from the start, while those of
+/// a preset's route come with their first event.
+fn is_own(route: &Route) -> bool {
+    route.provenance.built_in().is_none()
 }
 
 /// What retries are paid from and counted by.

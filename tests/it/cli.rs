@@ -156,8 +156,49 @@ async fn explain_tells_what_becomes_of_an_unknown_outcome() {
         (", retry: {unsafe: true}", "an unknown outcome: a repeat is sent again: retry.unsafe"),
         (", idempotency: {upstream_dedupes: true}", "sent again under the same key, for 86400s"),
         (lookup, "not listed 3 times, 30s apart and from 60s after the last attempt on"),
+        (lookup, "the client's own key is sent again without asking"),
     ] {
         check_explained(&route(more), &["POST", "https://a.test/v1"], &[wanted]).await;
+    }
+}
+
+#[tokio::test]
+async fn explain_tells_of_a_preset_what_it_looks_into_and_holds_back() {
+    for (url, wanted) in [
+        (
+            "https://api.clipia.ai/v1/models/x",
+            &[
+                "never retried: /error/code of idempotency_key_reuse, insufficient_credits  [config/providers/clipia.yaml:",
+                "waited for: /error/code of request_in_progress: the first request runs there; asked again with the same key  [",
+                "an answer that nobody got is taken: for 600s, by a repeat without a key: no second effect  [",
+                "limits: 10 at a time, 120 in 60s for each credential, as the group clipia; a turn is waited for 300s  [",
+                "answers made here: the provider's own error JSON  [",
+            ][..],
+        ),
+        (
+            "https://api.json2video.com/v2/movies",
+            &[
+                "a failure, though 2xx: /success of false (nothing was done)  [",
+                "an unknown outcome: the provider is asked (after a crash when it is asked for again)",
+            ],
+        ),
+        (
+            "https://api.removebgvideo.com/v1/jobs",
+            &[
+                "key: a random one, in JSON member /external_job_id  [",
+                "never retried: /error/code of insufficient_credits, invalid_request  [",
+                "an unknown outcome: the provider is asked",
+            ],
+        ),
+        (
+            "https://api.remove.bg/v1.0/removebg",
+            &[
+                "limits: 5 at a time, 2 in 1s for each credential; a turn is waited for 300s  [",
+                "backoff: exponential from 1s to 8s, jitter equal  [",
+            ],
+        ),
+    ] {
+        check_explained("providers: all", &["POST", url], wanted).await;
     }
 }
 

@@ -124,6 +124,36 @@ async fn a_repeat_with_another_body_is_dropped_and_told() {
     assert_eq!(application.seen("s").len(), 1);
 }
 
+/// The field of a provider that signs the time too.
+fn timestamped(at: i64, body: &str) -> String {
+    let tag = signature(&format!("{at}.{body}"));
+    format!("t={at},v1={}", tag.trim_start_matches("sha256="))
+}
+
+#[tokio::test]
+async fn what_was_signed_with_its_time_is_taken_in_for_as_long_as_that_is_near() {
+    let inbox = "signature: {header: X-Clipia-Signature, secret_file: secret, signed: timestamped}";
+    let (application, folder) = behind("dir: state", inbox, "").await;
+    let running = Samekey::run_in(folder).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = i64::try_from(now.expect("after 1970").as_secs()).expect("a number");
+    let body = event(1);
+    for (field, why) in [
+        (timestamped(now - 400, &body), "inbox.signature.tolerance"),
+        (timestamped(now + 400, &body), "inbox.signature.tolerance"),
+        (timestamped(now, &event(2)), "the signature of its body"),
+        (signature(&body), "the signature of its body"),
+    ] {
+        let answer = send(&running, &[("x-clipia-signature", &field)], &body).await;
+        assert_eq!(answer.said(), (400, "bad-request".to_owned()), "{field}");
+        assert!(answer.text().contains(why), "{}", answer.text());
+    }
+    let field = timestamped(now - 200, &body);
+    assert_eq!(send(&running, &[("x-clipia-signature", &field)], &body).await.status, 200);
+    running.until(&counted("delivered"), 1.0).await;
+    assert_eq!(application.seen("s").len(), 1);
+}
+
 #[tokio::test]
 async fn what_is_not_signed_with_the_secret_is_refused_and_never_delivered() {
     let (application, folder) = behind("dir: state", SIGNATURE, "").await;

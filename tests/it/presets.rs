@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use http::Method;
 use samekey::config::{Config, Environment, Faults, parse};
+use samekey::exchange::Shape;
+use samekey::exchange::shape::{CODES, Saying};
+use samekey::idempotency::lookup::Next;
 use samekey::idempotency::{Carrier, Format};
 use samekey::retry::Attempts;
 use samekey::route::Route;
+use serde_json::json;
 
 use crate::provider::{Options, Provider};
 use crate::support::{Client, Samekey};
@@ -96,13 +100,141 @@ fn every_promise_of_a_provider_cites_its_source() {
         let cites = |line: &&str| line.trim_start().starts_with('#') && line.contains("https://");
         let promises = lines.iter().enumerate().filter(|(_, line)| {
             let line = line.trim_start();
-            line.starts_with("upstream_dedupes: ") || line.starts_with("hosts: ")
+            let promises =
+                ["upstream_dedupes: ", "hosts: ", "in_progress_when: ", "template: ", "request: "];
+            promises.iter().any(|promise| line.starts_with(promise))
         });
         for (n, line) in promises {
             let around = lines.iter().skip(n.saturating_sub(6)).take(8);
             assert!(around.filter(|line| cites(line)).count() > 0, "{name}:{}: {line}", n + 1);
         }
-        assert!(!text.contains("breaker:"), "{name}: no breaker is on by default");
+        let written = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for key in ["breaker:", "preflight:", "estimate:", "schema:", "inbox:"] {
+            let on = written.clone().any(|line| line.contains(key));
+            assert!(!on, "{name}: {key} is not on by default");
+        }
+    }
+}
+
+#[test]
+fn nothing_that_is_the_operators_to_choose_is_on() {
+    for route in loaded("").routes {
+        assert!(route.credit.is_empty(), "{}: breaker, preflight or estimate", route.name);
+        assert!(route.schema.is_none() && route.inbox.is_none(), "{}", route.name);
+        assert!(!route.rules.require, "{}", route.name);
+    }
+}
+
+#[test]
+fn what_costs_is_adopted_by_a_program_that_never_got_its_answer() {
+    let config = loaded("");
+    for name in [
+        "adyen-post",
+        "checkoutcom-payment",
+        "clipia-generate",
+        "fal-submit",
+        "higgsfield-generate",
+        "json2video-create",
+        "mangopay-post",
+        "openai-media",
+        "paypal-payment",
+        "removebg-remove",
+        "removebgvideo-create",
+        "square-create",
+        "stripe-v1",
+        "stripe-v2",
+        "syncso-generate",
+        "twilio-create",
+    ] {
+        assert_eq!(route(&config, name).rules.adopt_orphans, Duration::from_mins(10), "{name}");
+    }
+}
+
+#[test]
+fn a_provider_is_asked_what_became_of_a_key_where_it_documents_a_list() {
+    let config = loaded("");
+    let asked = config.routes.iter().filter_map(|route| {
+        route.lookup.as_ref().map(|recipe| (route.name.as_str(), recipe.next.clone()))
+    });
+    let asked: Vec<_> = asked.collect();
+    let [("json2video-create", Next::Cursor(token)), ("removebgvideo-create", Next::Offset)] =
+        asked.as_slice()
+    else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(token.to_string(), "/next_token");
+    for (name, text) in files().into_iter().filter(|(_, text)| text.contains("lookup:")) {
+        let (_, rest) = text.split_once("lookup:").expect("it is there");
+        let (before, _) = rest.split_once("request:").expect("a request");
+        assert!(before.contains("https://"), "{name}: the page of its list");
+    }
+}
+
+#[test]
+fn every_failure_can_be_said_in_a_providers_own_shape() {
+    let config = loaded("");
+    let mut shaped = 0;
+    for route in &config.routes {
+        let Shape::Provider(template) = &route.errors else { continue };
+        shaped += 1;
+        for code in CODES {
+            for status in [400, 402, 409, 502] {
+                let saying = Saying { code, status, title: "A title", detail: "what happened" };
+                let text = template.render(&saying).to_string();
+                assert!(text.contains("what happened"), "{}: {code}: {text}", route.name);
+            }
+        }
+    }
+    assert!(shaped > 15, "{shaped}");
+}
+
+#[test]
+fn a_provider_is_answered_for_in_its_own_words() {
+    let config = loaded("");
+    let said = |name, code| {
+        let Shape::Provider(template) = &route(&config, name).errors else { panic!("{name}") };
+        let saying = Saying { code, status: 409, title: "A title", detail: "what happened" };
+        template.render(&saying)
+    };
+    for (name, code, wanted) in [
+        (
+            "clipia-status",
+            "in_progress",
+            json!({"error": {"type": "invalid_request_error", "code": "request_in_progress", "message": "what happened"}}),
+        ),
+        ("json2video", "key_reused", json!({"success": false, "message": "what happened"})),
+        (
+            "removebgvideo-start",
+            "key_missing",
+            json!({"error": {"code": "invalid_request", "message": "what happened"}}),
+        ),
+        (
+            "removebg-remove",
+            "outcome_unknown",
+            json!({"errors": [{"title": "A title", "code": "outcome_unknown", "detail": "what happened"}]}),
+        ),
+        (
+            "stripe-v1",
+            "key_reused",
+            json!({"error": {"type": "idempotency_error", "code": "key_reused", "message": "what happened"}}),
+        ),
+        (
+            "stripe-v2",
+            "in_progress",
+            json!({"error": {"type": "idempotency_error", "code": "idempotency_key_in_use", "message": "what happened"}}),
+        ),
+        (
+            "openai-media",
+            "key_reused",
+            json!({"error": {"message": "what happened", "type": "invalid_request_error", "param": null, "code": "key_reused"}}),
+        ),
+        (
+            "anthropic",
+            "overloaded",
+            json!({"type": "error", "error": {"type": "overloaded_error", "message": "what happened"}}),
+        ),
+    ] {
+        assert_eq!(said(name, code), wanted, "{name} {code}");
     }
 }
 
@@ -125,6 +257,18 @@ fn what_the_page_says_to_write_can_be_written() {
     let blocks = readme.split("```yaml").skip(1).filter_map(|rest| rest.split("```").next());
     let configs: Vec<Config> = blocks.map(loaded).collect();
     assert_eq!(configs.len(), names().len() + 1);
+
+    // Those that name a secret's file are tried with one that is there.
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(secret.path(), "whsec").expect("written");
+    let inboxes = readme.split("\n\n").filter(|part| part.starts_with("    listeners:"));
+    let mut tried = 0;
+    for text in inboxes {
+        let file = secret.path().display().to_string();
+        let config = loaded(&text.replace("/run/secrets/clipia", &file));
+        tried += config.routes.iter().filter(|route| route.inbox.is_some()).count();
+    }
+    assert_eq!(tried, 2);
 }
 
 fn text_of(name: &str, key: &str) -> String {
@@ -142,7 +286,7 @@ fn the_four_documents_are_there_behaviour_by_behaviour() {
         matches!(&create.rules.carrier, Carrier::Json(id) if id.to_string() == "/external_job_id")
     );
     assert!(matches!(create.retry.attempts, Attempts::AtMost(most) if most.get() == 4));
-    assert_eq!((create.rules.upstream_dedupes, create.retry.never_when.len()), (None, 1));
+    assert_eq!((create.rules.upstream_dedupes, create.retry.never_when.len()), (Some(false), 1));
 
     let create = route(&config, "json2video-create");
     assert_eq!((create.rules.upstream_dedupes, create.retry.failed_when.len()), (Some(false), 1));
@@ -315,4 +459,25 @@ async fn a_route_that_starts_from_a_preset_makes_a_simulated_provider_safe() {
         let told = (answer.status.as_u16(), answer.header("samekey-attempts"));
         assert_eq!(told, (status, attempts), "{preset}");
     }
+}
+
+#[tokio::test]
+async fn a_route_of_a_preset_has_no_series_before_it_is_used() {
+    let samekey = Samekey::start(
+        "routes: [{name: own, match: {hosts: [a.test]}}, \
+         {name: asked, match: {hosts: [b.test]}, kind: poll}]",
+    )
+    .await;
+    let text = samekey.metrics().await;
+    let routes: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once("route=\"")?.1.split_once('"').map(|(name, _)| name))
+        .collect();
+    // `none` is what no route matches.
+    assert_eq!(routes.into_iter().collect::<Vec<_>>(), ["asked", "none", "own"]);
+    let polls = "samekey_polls_total{event=\"sent\",route=\"asked\"} 0";
+    assert!(text.contains(polls), "what alerts watch stands at zero");
+    assert!(!text.contains("samekey_lookups_total{"), "no route has a lookup that is its own");
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series < 450, "{series}");
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{check, faults, loaded};
 use crate::config::Environment;
+use crate::inbox::signature::Signed;
 
 /// A reverse listener to an application, and a route with this inbox on line 6.
 fn file(rest: &str, inbox: &str) -> String {
@@ -113,5 +114,39 @@ fn the_secret_is_the_files_first_line_and_the_fields_of_an_inbox_are_kept() {
     let mut headers = http::HeaderMap::new();
     let tag = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
     headers.insert("x-s", tag.parse().expect("a value"));
-    assert!(signature.verifies(&headers, b"what do ya want for nothing?"));
+    assert_eq!(signature.verify(&headers, b"what do ya want for nothing?", 0), Ok(()));
+}
+
+#[test]
+fn a_signature_covers_the_body_unless_it_is_said_to_be_timestamped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "Jefe\n").expect("written");
+    let of = |more: &str| {
+        let signature = format!("{{header: x-s, secret_file: {}{more}}}", path.display());
+        let inbox = format!("{{identity: {{header: x-id}}, signature: {signature}}}");
+        file("kind: effect", &inbox)
+    };
+    let timestamped = |seconds| Signed::Timestamped { tolerance: Duration::from_secs(seconds) };
+    for (more, signed, prefix) in [
+        ("", Signed::Body, ""),
+        (", signed: body, prefix: 'sha256='", Signed::Body, "sha256="),
+        (", signed: timestamped", timestamped(300), "v1="),
+        (", signed: timestamped, tolerance: 1s, prefix: 'v2='", timestamped(1), "v2="),
+    ] {
+        let rules = loaded(&of(more)).routes[0].inbox.clone().expect("an inbox");
+        let signature = rules.signature.expect("a signature");
+        assert_eq!((signature.signed, signature.prefix.as_str()), (signed, prefix), "{more}");
+    }
+    let key = "routes[0].inbox.signature";
+    for (more, wish) in [
+        (", tolerance: 1m", "tolerance: goes with `signed: timestamped`"),
+        (", signed: timestamped, tolerance: 0s", "tolerance: must be"),
+        (", signed: timestamped, tolerance: 25h", "tolerance: must be"),
+        (", signed: timestamped, prefix: 't='", "prefix: must not be `t=` where that is the time"),
+        (", signed: time", "signed: must be one of body, timestamped"),
+    ] {
+        let told = faults(&of(more), &Environment::default()).concat();
+        assert!(told.contains(&format!("{key}.{wish}")), "{more}: {told}");
+    }
 }

@@ -106,12 +106,17 @@ fn what_a_lookup_lacks_is_named() {
 #[test]
 fn pages_are_asked_for_as_the_request_says() {
     const PAGED: &str = "lookup.next: must go with `request`: {page: FIRST} with {page} in it, \
-                         {cursor: POINTER} with {cursor}, null with neither";
+                         {offset: 0} with {offset}, {cursor: POINTER} with {cursor}, null with \
+                         none of them";
     const CUT: &str = "lookup.next: must be given, unless `request` asks for the {key}: a list \
                        that is cut off proves nothing";
     for (request, rest, wanted) in [
         ("/j?page={page}", "items: /j, next: {page: 0}", &[][..]),
         ("/j?after={cursor}", "items: /j, next: {cursor: /next}", &[]),
+        ("/j?offset={offset}", "items: /j, next: {offset: 0}", &[]),
+        ("/j?offset={offset}", "items: /j, next: {page: 1}", &[PAGED]),
+        ("/j?offset={offset}", "items: /j", &[PAGED]),
+        ("/j?page={page}", "items: /j, next: {offset: 0}", &[PAGED]),
         ("/j?page={page}", "items: /j", &[PAGED]),
         ("/j", "items: /j, next: {page: 1}", &[PAGED]),
         ("/j?page={page}", "items: /j, next: {cursor: /next}", &[PAGED]),
@@ -121,7 +126,7 @@ fn pages_are_asked_for_as_the_request_says() {
         (
             "/j?page={page}",
             "items: /j, next: {page: 1, cursor: /next}",
-            &["lookup.next: must be {page: FIRST} or {cursor: POINTER}"],
+            &["lookup.next: must be {page: FIRST}, {offset: 0} or {cursor: POINTER}"],
         ),
     ] {
         let block = format!("lookup: {{request: '{request}', match: /tag, {rest}}}");

@@ -76,6 +76,9 @@ pub enum Next {
     Never,
     /// By numbers from this one on, until a page is empty.
     Page(u32),
+    /// By how many items came before, until a page is empty. It is counted, and not
+    /// reckoned from a size that was asked for: a provider may give less.
+    Offset,
     /// By what stands here in the page before, until nothing does.
     Cursor(Pointer),
 }

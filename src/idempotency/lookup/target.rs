@@ -22,6 +22,7 @@ enum Part {
     Since(Form),
     Until(Form),
     Page,
+    Offset,
     Cursor,
 }
 
@@ -41,13 +42,15 @@ pub(super) struct Fill<'a> {
     /// The time.
     pub(super) now: i64,
     pub(super) page: u32,
+    /// Items on the pages before.
+    pub(super) offset: usize,
     /// Where the next page begins; on the first, its parameter is left out.
     pub(super) cursor: Option<&'a str>,
 }
 
 impl Target {
     /// Reads a path and query with the placeholders `{key}`, `{since}`, `{until}` (each
-    /// also with `:date`), `{page}` and `{cursor}`.
+    /// also with `:date`), `{page}`, `{offset}` and `{cursor}`.
     ///
     /// # Errors
     ///
@@ -68,6 +71,11 @@ impl Target {
     /// Whether pages are asked for by number.
     pub fn names_page(&self) -> bool {
         self.has(|part| matches!(part, Part::Page))
+    }
+
+    /// Whether pages are asked for by how many items came before.
+    pub fn names_offset(&self) -> bool {
+        self.has(|part| matches!(part, Part::Offset))
     }
 
     /// Whether pages are asked for by a cursor.
@@ -127,10 +135,11 @@ fn placeholder(inside: &str) -> Result<Part, String> {
         "until" => Ok(Part::Until(Form::Moment)),
         "until:date" => Ok(Part::Until(Form::Date)),
         "page" => Ok(Part::Page),
+        "offset" => Ok(Part::Offset),
         "cursor" => Ok(Part::Cursor),
         other => Err(format!(
             "must hold no placeholder but {{key}}, {{since}}, {{until}}, {{since:date}}, \
-             {{until:date}}, {{page}} and {{cursor}} (got {{{other}}})"
+             {{until:date}}, {{page}}, {{offset}} and {{cursor}} (got {{{other}}})"
         )),
     }
 }
@@ -147,6 +156,7 @@ fn filled(parts: &[Part], fill: &Fill<'_>) -> Option<String> {
             Part::Since(form) => earlier(fill.since?, *form),
             Part::Until(form) => later(fill.now, *form),
             Part::Page => fill.page.to_string(),
+            Part::Offset => fill.offset.to_string(),
             Part::Cursor => fill.cursor.unwrap_or_default().to_owned(),
         };
         text.extend(utf8_percent_encode(&value, RESERVED));
@@ -183,7 +193,8 @@ mod tests {
     const NOW: i64 = 1_709_166_600_000_000;
 
     fn fill(cursor: Option<&str>) -> Fill<'_> {
-        Fill { key: "a/b c", since: Some(NOW - 3_600_000_000), now: NOW, page: 2, cursor }
+        let since = Some(NOW - 3_600_000_000);
+        Fill { key: "a/b c", since, now: NOW, page: 2, offset: 40, cursor }
     }
 
     fn filled_with(written: &str, fill: &Fill<'_>) -> Option<String> {
@@ -199,6 +210,7 @@ mod tests {
             ("/v1/jobs?id={key}&limit=100", "/v1/jobs?id=a%2Fb%20c&limit=100"),
             ("/j?from={since}", "/j?from=2024-02-28T23%3A20%3A00.000Z"),
             ("/j?from={since:date}&to={until:date}", "/j?from=2024-02-27&to=2024-03-01"),
+            ("/j?limit=20&offset={offset}", "/j?limit=20&offset=40"),
             ("/j?to={until}&page={page}", "/j?to=2024-02-29T00%3A40%3A00.000Z&page=2"),
         ] {
             assert_eq!(filled_with(written, &fill(None)).as_deref(), Some(wanted));

@@ -51,6 +51,7 @@ async fn a_signature_that_is_wrong_leaves_nothing_behind() {
         secret: Secret::new(b"Jefe"),
         format: signature::Format::Hex,
         prefix: String::new(),
+        signed: signature::Signed::Body,
     };
     let scene = Scene::new(Rules { signature: Some(signature), ..rules() }, &[]);
     let failure = scene.event("a").await.expect_err("it is unsigned");

@@ -212,3 +212,26 @@ async fn the_ledger_has_every_attempt_the_final_status_and_what_belongs_to_the_j
                         "format": "webm", "user": "u-7"});
     assert_eq!(row["captured"], wanted, "{row}");
 }
+
+#[tokio::test]
+async fn the_preset_finds_a_job_that_was_lost_by_its_external_job_id() {
+    let preset = "[{preset: removebgvideo-create, name: r, match: {hosts: ['*']}, \
+                  retry: {backoff: {initial: 1ms, max: 2ms}}}]";
+    let counter = Counter::with_routes(Name::Background, preset).await;
+    for n in 0..3 {
+        counter.post(JOBS, &[], job(&format!("o-{n}"))).await;
+    }
+    counter.script("reset_after; ok forever");
+    let lost = counter.post(JOBS, &[], job("o-3")).await;
+    assert_eq!(
+        (lost.status.as_u16(), text(&lost, "/error/code").as_str()),
+        (502, "upstream_protocol")
+    );
+    let found = counter.post(JOBS, &[], job("o-3")).await;
+    assert_eq!((found.status.as_u16(), found.header("samekey-replay")), (200, "stored"));
+    let said = found.json();
+    assert_eq!((&said["success"], text(&found, "/id").is_empty()), (&json!(true), false));
+    assert_eq!(counter.spent(), (1, 1));
+    let asked = counter.seen().into_iter().find(|seen| seen.method == "GET").expect("a lookup");
+    assert_eq!(asked.path, "/v1/jobs?limit=100&offset=0");
+}

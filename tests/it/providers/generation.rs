@@ -278,3 +278,21 @@ async fn a_request_is_polled_once_an_interval_whoever_asks() {
     futures_util::future::join_all((0..5).map(|_| client())).await;
     assert_eq!((counter.sent(), counter.spent()), (5, (1, 1)), "a submit and four polls");
 }
+
+#[tokio::test]
+async fn the_preset_waits_for_a_request_in_progress_and_speaks_as_the_provider_does() {
+    let preset = "[{preset: clipia-generate, name: r, match: {hosts: ['*']}, \
+                  limits: {group: null}, retry: {backoff: {initial: 1ms, max: 2ms}}}]";
+    let counter = Counter::with_routes(Name::Generation, preset).await;
+    counter.script(r#"409 body={"error":{"code":"request_in_progress"}}; ok"#);
+    let answer = counter.post(SUBMIT, &[(OWN, KEY)], prompt("o-1")).await;
+    assert_eq!((told(&answer), counter.spent()), ((200, "2", ""), (1, 1)));
+    let other = counter.post(SUBMIT, &[(OWN, KEY)], prompt("o-2")).await;
+    let error = other.json()["error"].take();
+    assert_eq!((other.status.as_u16(), &error["code"]), (409, &json!("idempotency_key_reuse")));
+    assert_eq!(error["type"], "invalid_request_error");
+    let fields = [(OWN, "5b0c2a94-07e5-4a7e-8f10-3c1f6d9e2b11")];
+    counter.script(r#"409 body={"error":{"code":"another"}}"#);
+    let answer = counter.post(SUBMIT, &fields, prompt("o-3")).await;
+    assert_eq!(told(&answer), (409, "1", ""), "no other 409 is waited for");
+}

@@ -171,3 +171,47 @@ async fn a_poll_that_comes_too_soon_has_the_last_answer_and_an_interim_error_is_
     counter.get(&path).await;
     assert_eq!((counter.sent(), counter.spent()), (5, (1, 1)));
 }
+
+/// The preset's own route, less patient where nothing is found.
+const PRESET: &str = "[{preset: json2video-create, name: r, match: {hosts: ['*']}, \
+     retry: {backoff: {initial: 1ms, max: 2ms}}, lookup: {settle: 1s, every: 1s}}]";
+
+#[tokio::test]
+async fn the_preset_finds_a_movie_that_was_lost_and_answers_as_the_post_would_have() {
+    let counter = Counter::with_routes(Name::Movies, PRESET).await;
+    counter.post(MOVIES, &[(EVENT, "order-1")], movie("o-1")).await;
+    counter.script("reset_after; ok forever");
+    let event = [(EVENT, "order-2")];
+    let lost = counter.post(MOVIES, &event, movie("o-2")).await;
+    assert_eq!((lost.status.as_u16(), &lost.json()["success"]), (502, &json!(false)));
+    let found = counter.post(MOVIES, &event, movie("o-2")).await;
+    assert_eq!((found.status.as_u16(), found.header("samekey-replay")), (200, "stored"));
+    assert_eq!(found.json().as_object().map(serde_json::Map::len), Some(3));
+    assert_eq!((&found.json()["success"], text(&found, "/project").len()), (&json!(true), 16));
+    assert!(text(&found, "/timestamp").ends_with('Z'));
+    let again = counter.post(MOVIES, &event, movie("o-2")).await;
+    assert_eq!((&again.body, counter.spent()), (&found.body, (1, 1)));
+    // What the client said of itself is still there, beside the tag.
+    let movies = counter.get("/v2/movies?limit=1").await.json();
+    let said = &movies["movies"][0]["client-data"];
+    assert!(said["order"] == "o-2" && said["samekey"].is_string(), "{said}");
+}
+
+#[tokio::test]
+async fn the_preset_makes_a_movie_anew_that_surely_is_not_there() {
+    let counter = Counter::with_routes(Name::Movies, PRESET).await;
+    counter.post(MOVIES, &[(EVENT, "order-1")], movie("o-1")).await;
+    counter.script("reset_before; ok forever");
+    let event = [(EVENT, "order-2")];
+    assert_eq!(counter.post(MOVIES, &event, movie("o-2")).await.status, 502);
+    let unknown = counter.post(MOVIES, &event, movie("o-2")).await;
+    assert_eq!((unknown.status.as_u16(), counter.spent()), (409, (0, 0)));
+    assert_eq!(&unknown.json()["success"], &json!(false), "in the provider's own shape");
+    let made = async {
+        while counter.post(MOVIES, &event, movie("o-2")).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), made).await.expect("it is made");
+    assert_eq!(counter.spent(), (1, 1));
+}

@@ -83,11 +83,12 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
     let recipe = question.recipe;
     let mut number = match recipe.next {
         Next::Page(first) => first,
-        Next::Never | Next::Cursor(_) => 1,
+        Next::Never | Next::Offset | Next::Cursor(_) => 1,
     };
     let mut cursor: Option<String> = None;
     for _ in 0..recipe.pages.get() {
-        let Some(path) = question.path(number, cursor.as_deref()) else { return Ended::Short };
+        let place = (number, gathered.items);
+        let Some(path) = question.path(place, cursor.as_deref()) else { return Ended::Short };
         let answered = asker.ask(question.access.request(path, WITHIN)).await;
         gathered.stale |= answered.as_ref().is_ok_and(|it| !is_current(&it.headers, question.now));
         let text = match said(answered).await {
@@ -103,8 +104,8 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
             // Asked for by its key, and another one came.
             (_, _) if recipe.items.is_none() && gathered.found.is_empty() => return Ended::Short,
             (Next::Never, _) | (Next::Cursor(_), None) => return Ended::Whole,
-            (Next::Page(_), _) if is_empty => return Ended::Whole,
-            (Next::Page(_), _) => number = number.saturating_add(1),
+            (Next::Page(_) | Next::Offset, _) if is_empty => return Ended::Whole,
+            (Next::Page(_) | Next::Offset, _) => number = number.saturating_add(1),
             (Next::Cursor(_), next) if next == cursor => return Ended::Short,
             (Next::Cursor(_), next) => cursor = next,
         }
@@ -113,8 +114,9 @@ async fn gather(question: &Question<'_>, asker: &Asker, gathered: &mut Gathered)
 }
 
 impl Question<'_> {
-    fn path(&self, page: u32, cursor: Option<&str>) -> Option<PathAndQuery> {
-        let fill = Fill { key: self.key, since: self.since, now: self.now, page, cursor };
+    /// The page of this number, with so many items before it.
+    fn path(&self, (page, offset): (u32, usize), cursor: Option<&str>) -> Option<PathAndQuery> {
+        let fill = Fill { key: self.key, since: self.since, now: self.now, page, offset, cursor };
         self.recipe.request.fill(&fill, &self.access.extra)
     }
 }

@@ -38,6 +38,12 @@ fn provider(said: Vec<Said>) -> (Asker, Arc<Mutex<Vec<String>>>) {
 }
 
 async fn reads(recipe: &Recipe, said: Vec<Said>) -> (Read, usize) {
+    let (read, asked) = asks(recipe, said).await;
+    (read, asked.len())
+}
+
+/// What the reading came to, and the paths that were asked for.
+async fn asks(recipe: &Recipe, said: Vec<Said>) -> (Read, Vec<String>) {
     let access = Access {
         origin: Origin::parse("https://api.test").expect("an origin"),
         headers: HeaderMap::new(),
@@ -47,8 +53,8 @@ async fn reads(recipe: &Recipe, said: Vec<Said>) -> (Read, usize) {
     let question = Question { recipe, access: &access, key: "k", since: Some(0), now: 1 };
     let (asker, paths) = provider(said);
     let read = read(&question, &asker).await;
-    let times = paths.lock().expect("no test panics here").len();
-    (read, times)
+    let paths = paths.lock().expect("no test panics here").clone();
+    (read, paths)
 }
 
 fn found(text: &str) -> Read {
@@ -59,6 +65,7 @@ fn paged(next: Next) -> Recipe {
     let request = match next {
         Next::Never => "/v1/jobs?tag={key}",
         Next::Page(_) => "/v1/jobs?page={page}",
+        Next::Offset => "/v1/jobs?limit=9&offset={offset}",
         Next::Cursor(_) => "/v1/jobs?after={cursor}",
     };
     Recipe { next, request: Target::parse(request).expect("a target"), ..recipe() }
@@ -167,6 +174,20 @@ async fn pages_are_read_until_one_is_empty() {
         let text = format!("{said:?}");
         assert_eq!(reads(&paged(Next::Page(1)), said).await, wanted, "{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_is_what_came_and_not_what_was_asked_for() {
+    // Nine are asked for, and the provider gives two, one, and none.
+    let two = || good(r#"{"jobs":[{"tag":"x"},{"tag":"y"}]}"#);
+    let (read, asked) = asks(&paged(Next::Offset), vec![two(), good(OTHER), good(NONE)]).await;
+    assert_eq!(read, Read::Absent);
+    let wanted = ["0", "2", "3"].map(|offset| format!("/v1/jobs?limit=9&offset={offset}"));
+    assert_eq!(asked, wanted);
+    let (read, asked) = asks(&paged(Next::Offset), vec![two(), two(), two()]).await;
+    assert_eq!((read, asked.len()), (Read::Inconclusive, 3), "there may be more");
+    let (read, _) = asks(&paged(Next::Offset), vec![two(), good(OURS), good(NONE)]).await;
+    assert_eq!(read, found(ITEM));
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ block! {
         /// What it takes its requests for.
         mode: Word<Mode> = Word(Mode::Forward),
         /// With `mode: reverse`, where everything goes; null: where the first segment of
-        /// the path says, as in http://127.0.0.1:8081/api.example.com/v1/jobs.
+        /// the path says, as in /api.example.com/v1/jobs.
         upstream: Option<Parsed<Origin>> = None,
         /// Who may use it. Off loopback it must be given.
         auth: Auth = Auth::Unsaid(()),

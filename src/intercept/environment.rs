@@ -82,7 +82,7 @@ impl Environment {
             Format::Shell => self.lines(|name, value| self.shell_line(name, value)),
             Format::Dotenv => self.lines(|name, value| format!("{name}={}\n", dotenv(value))),
             Format::Kubernetes => self.kubernetes(),
-            Format::Java => self.java.iter().map(|option| format!("{option}\n")).collect(),
+            Format::Java => self.java.iter().flat_map(|option| [option, "\n"]).collect(),
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) fn of(route: &Route) -> String {
                 None => "after a crash when it is asked for again",
             };
             let own = match route.rules.upstream_dedupes {
-                None => "; the client's own key is sent again without asking",
+                None => "; where it cannot tell, the client's own key is sent again",
                 Some(_) => "",
             };
             format!(

@@ -117,13 +117,15 @@ impl<'a> Repeat<'a> {
         if let Some(next) = self.mismatch(request, open.fingerprint).await? {
             return Ok(Some(next));
         }
+        // What the provider says of it by now decides at once, also where a client vouches
+        // for its key; where the upstream de-duplicates, sending it again asks the same.
+        let promised = self.shared.terms.rules.upstream_dedupes == Some(true);
+        if let Some(follow) = self.follow.filter(|_| !promised)
+            && follow.ask(&open).await
+        {
+            return Ok(None);
+        }
         if !self.may_resend(request, &open) {
-            // What the provider says of it by now decides at once.
-            if let Some(follow) = self.follow
-                && follow.ask(&open).await
-            {
-                return Ok(None);
-            }
             return Err(Failure::OutcomeUnknown(open.exchange));
         }
         let (began, metrics) = (Instant::now(), &self.shared.commons.metrics);

@@ -84,6 +84,18 @@ async fn an_order_that_was_lost_after_its_effect_is_answered_from_the_list() {
 }
 
 #[tokio::test]
+async fn a_key_that_its_client_vouches_for_is_asked_for_before_it_is_sent_again() {
+    let stage = Stage::new(&BY_TAG.replace("upstream_dedupes: false, ", "")).await;
+    stage.provider.honour_keys("s", false); // it takes each order for a new one
+    let own = [("idempotency-key", "own-1"), ("x-api-key", "hunter2")];
+    stage.script("reset_after");
+    assert_eq!(stage.post(&own, ORDER).await.status, 502);
+    let again = stage.post(&own, ORDER).await;
+    assert_eq!((again.status.as_u16(), again.header("samekey-replay")), (201, "stored"));
+    assert_eq!((stage.provider.effects("s"), stage.orders()), (1, 1));
+}
+
+#[tokio::test]
 async fn an_order_that_was_lost_after_its_effect_is_found_with_nobody_asking() {
     let stage = Stage::new(BY_TAG).await;
     stage.script("reset_after");

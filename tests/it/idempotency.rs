@@ -617,22 +617,25 @@ async fn a_key_that_did_nothing_is_free_again() {
 
 #[tokio::test]
 async fn ambiguity_sticks() {
-    let dedupes = "idempotency: {upstream_dedupes: true, upstream_ttl: 50ms}, retry: {backoff: {initial: 1ms, max: 1ms}}";
-    for (script, first, sent) in [
+    // Long enough for three attempts on a slow machine: they have to come while it holds.
+    let dedupes = "idempotency: {upstream_dedupes: true, upstream_ttl: 3s}, retry: {backoff: {initial: 1ms, max: 1ms}}";
+    let cases = [
         ("503; 400", (400, ""), 2),
         ("reset_after; 422", (422, ""), 2),
         ("503; 429 retry_after=500; ok", (429, ""), 2),
         ("reset_after; 503; 404", (404, ""), 3),
-    ] {
+    ];
+    let checks = cases.map(|(script, first, sent)| async move {
         let stage = Stage::new(dedupes).await;
         stage.script(script);
         let answer = stage.post(&[(NAMED, "k")], ORDER).await;
         assert_eq!(answer.said(), (first.0, first.1.to_owned()), "{script}");
-        tokio::time::sleep(Duration::from_millis(60)).await; // the upstream's promise lapses
+        tokio::time::sleep(Duration::from_millis(3100)).await; // the upstream's promise lapses
         let again = stage.post(&[(NAMED, "k")], ORDER).await;
         assert_eq!(again.said(), (UNKNOWN.0, UNKNOWN.1.to_owned()), "{script}");
         assert_eq!(stage.sent(), sent, "{script}");
-    }
+    });
+    futures_util::future::join_all(checks).await;
     // Across exchanges too: a client's own key that is sent again and refused stays unknown.
     let stage = Stage::new("retry: {attempts: 1}").await;
     stage.script("reset_after; 400; 400");

@@ -93,7 +93,7 @@ impl Answer {
             let padded = [bytes, " ".repeat(step.pad.min(PAD_MAX)).as_bytes()].concat();
             self.content = Content::Bytes(Bytes::from(padded));
         }
-        self
+        step.bent.ended(self)
     }
 
     /// How the connection ends after this answer, if it does.

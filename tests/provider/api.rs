@@ -212,7 +212,8 @@ impl Sim {
         let releases_seen = *self.releases.borrow();
         let at = self.started.elapsed();
         let (step, row) = self.with(&scenario, |it| {
-            let by_lot = || self.faults.and_then(|faults| faults.draw(&scenario, it.seen.len()));
+            let faults = self.faults.filter(|faults| faults.meet(&head.method));
+            let by_lot = || faults.and_then(|faults| faults.draw(&scenario, it.seen.len()));
             let step = it.script.next().or_else(by_lot).unwrap_or_default();
             it.seen.push(Seen::new(at, &head, &step));
             (step, it.seen.len() - 1)

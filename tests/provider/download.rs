@@ -75,6 +75,22 @@ impl Bent {
         }
         true
     }
+
+    /// An answer of bytes, ended where the step ends the file that they are of.
+    pub(crate) fn ended(&self, mut answer: Answer) -> Answer {
+        let (Content::Bytes(bytes), Some(at)) = (&answer.content, self.cut_at) else {
+            return answer;
+        };
+        let range = answer.headers.iter().find(|(name, _)| name == "Content-Range");
+        let first = range.and_then(|(_, range)| range.strip_prefix("bytes ")?.split('-').next());
+        let first: u64 = first.and_then(|first| first.parse().ok()).unwrap_or(0);
+        let sent = usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX);
+        let (whole, sent) = (bytes.len(), bytes.slice(..sent.min(bytes.len())));
+        answer.told = Some(whole as u64);
+        answer.content = Content::Bytes(sent);
+        answer.cut = Some(self.cut_by.unwrap_or(Cut::Eof));
+        answer
+    }
 }
 
 /// Answers a `GET` or `HEAD` of a file.

@@ -9,9 +9,21 @@ use super::script::{Script, Step};
 pub(crate) struct Faults {
     seed: u64,
     percent: u64,
+    /// A GET meets none of them.
+    spares_reads: bool,
 }
 
 impl Faults {
+    /// Faults of creating calls alone.
+    pub(crate) fn sparing_reads(self) -> Self {
+        Self { spares_reads: true, ..self }
+    }
+
+    /// Whether requests with this method meet them.
+    pub(crate) fn meet(self, method: &str) -> bool {
+        method != "GET" || !self.spares_reads
+    }
+
     /// The lot of one request: drawn for its scenario and its place there, so that
     /// what goes on beside it changes nothing.
     pub(crate) fn draw(self, scenario: &str, nth: usize) -> Option<Step> {
@@ -34,7 +46,8 @@ impl FromStr for Faults {
     fn from_str(text: &str) -> Result<Self, String> {
         let read = || {
             let (seed, percent) = text.split_once(':')?;
-            Some(Self { seed: seed.parse().ok()?, percent: percent.parse().ok()? })
+            let (seed, percent) = (seed.parse().ok()?, percent.parse().ok()?);
+            Some(Self { seed, percent, spares_reads: false })
         };
         read().filter(|faults| faults.percent <= 100).ok_or_else(|| "want SEED:PERCENT".to_owned())
     }
@@ -76,6 +89,8 @@ mod tests {
         assert_eq!(lots, (0..1000).map(drawn).collect::<Vec<_>>());
         let failing = lots.iter().flatten().count();
         assert!((250..350).contains(&failing), "{failing} of 1000");
+        let sparing = faults.sparing_reads();
+        assert!(faults.meet("GET") && sparing.meet("POST") && !sparing.meet("GET"));
         for text in ["", "7", "7:101", "x:1", "7:-1"] {
             assert!(text.parse::<Faults>().is_err(), "{text}");
         }

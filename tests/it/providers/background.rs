@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Counter, FAST, text, told};
+use super::{Counter, FAST, OUT_OF_CREDIT, field, started, text, told};
 use crate::provider::apis::Name;
 
 const JOBS: &str = "/v1/jobs";
+const CREATE: &str = "removebgvideo-create";
 
 /// A route as the provider's document asks for it: the caller's own id is what makes two
 /// jobs one, and money that is not there is not asked for again.
@@ -234,4 +235,123 @@ async fn the_preset_finds_a_job_that_was_lost_by_its_external_job_id() {
     assert_eq!(counter.spent(), (1, 1));
     let asked = counter.seen().into_iter().find(|seen| seen.method == "GET").expect("a lookup");
     assert_eq!(asked.path, "/v1/jobs?limit=100&offset=0");
+}
+
+/// The route that a preset has for making jobs, with these further keys.
+async fn preset(blocks: &str) -> Counter {
+    Counter::preset(Name::Background, CREATE, &format!("retry: {{{FAST}}}{blocks}")).await
+}
+
+#[tokio::test]
+async fn a_job_that_may_be_made_is_looked_up_before_another_is() {
+    // Pages of a hundred: the offset is the page's number and two noughts.
+    let lookup = "idempotency: {upstream_dedupes: false}, lookup: {request: \
+         '/v1/jobs?limit=100&offset={page}00', items: /jobs, match: /external_job_id, \
+         next: {page: 0}, status: 201, settle: 1s, every: 1s}";
+    let counter = preset(&format!(", {lookup}")).await;
+    counter.script("reset_after");
+    assert_eq!(counter.post(JOBS, &[], job("o-1")).await.status, 502);
+    let again = counter.post(JOBS, &[], job("o-1")).await;
+    assert_eq!((again.status.as_u16(), again.header("samekey-replay")), (201, "stored"));
+    assert_eq!(text(&again, "/external_job_id"), "o-1");
+    assert_eq!((counter.asked("POST"), counter.spent()), (1, (1, 1)));
+    assert!(counter.asked("GET") >= 1, "it was looked up");
+    // It is the job itself that was found.
+    let id = text(&again, "/id");
+    assert_eq!(text(&counter.get(&format!("{JOBS}/{id}")).await, "/external_job_id"), "o-1");
+    // What is not there, twice in a row, is made.
+    counter.script("reset_before");
+    assert_eq!(counter.post(JOBS, &[], job("o-2")).await.status, 502);
+    counter.samekey.logged(&["a lookup settled an unknown outcome", "absent"]).await;
+    assert_eq!(counter.post(JOBS, &[], job("o-2")).await.status, 201);
+    assert_eq!((counter.asked("POST"), counter.spent()), (2, (1, 1)));
+}
+
+#[tokio::test]
+async fn no_credits_open_the_breaker_until_there_are_some() {
+    let codes = "when: [{json: /error/code, in: [insufficient_credits]}]";
+    for (status, after) in [(402, "1h"), (400, "300ms")] {
+        let counter = preset(&format!(", breaker: {{{codes}, reset_after: {after}}}")).await;
+        counter.terms(&json!({"credits": 0, "broke_status": status}));
+        let first = counter.post(JOBS, &[], job("o-1")).await;
+        assert_eq!(told(&first), (status, "1", ""), "the provider's own answer");
+        let held = counter.post(JOBS, &[], job("o-2")).await;
+        assert_eq!(held.said(), (OUT_OF_CREDIT.0, OUT_OF_CREDIT.1.to_owned()));
+        assert_eq!((counter.sent(), counter.books().broke), (1, 1), "it was not asked again");
+        counter.terms(&json!({"credits": 1}));
+        if after == "1h" {
+            counter.reset_breakers().await;
+        } else {
+            tokio::time::sleep(std::time::Duration::from_millis(310)).await;
+        }
+        let made = counter.post(JOBS, &[], job("o-2")).await;
+        assert_eq!((made.status.as_u16(), counter.spent()), (201, (1, 1)), "its key stayed free");
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_is_resumed_where_it_was() {
+    let counter = Counter::with_routes(
+        Name::Background,
+        &format!(
+            "[{}, {}]",
+            started("removebgvideo-download", &format!("retry: {{{FAST}}}")),
+            started(CREATE, &format!("retry: {{{FAST}}}"))
+        ),
+    )
+    .await;
+    counter.terms(&json!({"takes_ms": 0}));
+    counter.script("ok; ok; ok cut_at=20000; ok cut_at=50000 cut_by=reset; ok");
+    let id = text(&counter.post(JOBS, &[], job("o-1")).await, "/id");
+    let output = format!("/api/download/{id}");
+    let whole = counter.get(&output).await;
+    let resumed = counter.get(&output).await;
+    assert!(resumed.whole && resumed.body == whole.body, "{} bytes", resumed.body.len());
+    let ranges: Vec<String> = counter.seen()[2..].iter().map(|seen| field(seen, "range")).collect();
+    assert_eq!(ranges[..2], ["", "bytes=20000-65535"]);
+    // A reset may take bytes along that were on their way.
+    let last = ranges[2].strip_prefix("bytes=").and_then(|range| range.strip_suffix("-65535"));
+    let last: u64 = last.and_then(|first| first.parse().ok()).expect("a range");
+    assert!((20_000..=50_000).contains(&last) && ranges.len() == 3, "{ranges:?}");
+    assert_eq!(counter.spent(), (1, 1));
+}
+
+#[tokio::test]
+async fn input_and_model_are_captured_from_the_request() {
+    let capture = "idempotency: {upstream_dedupes: false, capture: {job_id: /id, \
+         input: 'request:/video_url', model: 'request:/model', format: 'request:/format', \
+         user: 'request:/user_id', credits: /credits}}";
+    let counter = preset(&format!(", {capture}")).await;
+    let asked = json!({"input": "https://a.test/in.mp4", "model": "pro", "format": "webm",
+                       "user": "u-7"});
+    let id = text(&counter.post(JOBS, &[], job("o-1")).await, "/id");
+    let mut wanted = asked.clone();
+    (wanted["job_id"], wanted["credits"]) = (json!(id), json!("1"));
+    let row = counter.row().await;
+    assert_eq!((&row["captured"], &row["state"]), (&wanted, &json!("completed")));
+    // And so they are where no answer came.
+    counter.script("reset_after");
+    counter.post(JOBS, &[], job("o-2")).await;
+    let row = counter.row().await;
+    assert_eq!((&row["captured"], &row["state"]), (&asked, &json!("unknown")));
+    assert_eq!(counter.spent(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_payload_that_breaks_the_schema_spends_nothing() {
+    let schema = r#"{"type": "object", "required": ["video_url"], "properties":
+        {"video_url": {"type": "string"}, "model": {"enum": ["pro", "fast"]}}}"#;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("job.json");
+    std::fs::write(&file, schema).expect("written");
+    let counter = preset(&format!(", schema: {}", file.display())).await;
+    let mut wrong = job("o-1");
+    wrong["model"] = json!("best");
+    for wrong in [json!({"external_job_id": "o-1"}), wrong] {
+        let told = counter.post(JOBS, &[], wrong).await;
+        assert_eq!(told.said(), (400, "bad-request".to_owned()));
+    }
+    assert_eq!((counter.sent(), counter.spent()), (0, (0, 0)));
+    let made = counter.post(JOBS, &[], job("o-1")).await;
+    assert_eq!((made.status.as_u16(), counter.spent()), (201, (1, 1)), "the id is free");
 }

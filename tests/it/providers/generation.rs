@@ -5,10 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Counter, EVENT, FAST, text, told};
+use super::{Counter, EVENT, FAST, OUT_OF_CREDIT, field, started, text, told};
 use crate::provider::apis::Name;
+use crate::provider::apis::courier::{WEBHOOK_SECRET, signature};
+use crate::support::Answer;
 
 const SUBMIT: &str = "/v1/models/sketch";
+const FILM: &str = "/v1/models/film-2";
+const GENERATE: &str = "clipia-generate";
 const OWN: &str = "idempotency-key";
 const KEY: &str = "8f3a1c7e-2b41-4d2a-9c0e-1200304cf45b";
 
@@ -295,4 +299,157 @@ async fn the_preset_waits_for_a_request_in_progress_and_speaks_as_the_provider_d
     counter.script(r#"409 body={"error":{"code":"another"}}"#);
     let answer = counter.post(SUBMIT, &fields, prompt("o-3")).await;
     assert_eq!(told(&answer), (409, "1", ""), "no other 409 is waited for");
+}
+
+/// The route that a preset has for generations, with these further keys.
+async fn preset(blocks: &str) -> Counter {
+    Counter::preset(Name::Generation, GENERATE, &format!("retry: {{{FAST}}}{blocks}")).await
+}
+
+#[tokio::test]
+async fn the_preset_sends_one_key_through_every_fault_and_pays_once() {
+    let counter = preset("").await;
+    counter.script("503 effect; reset_after; 429 retry_after_ms=5; ok");
+    let answer = counter.post(FILM, &[], prompt("o-1")).await;
+    assert_eq!((told(&answer), counter.spent()), ((200, "4", ""), (1, 12)));
+    let keys = counter.keys();
+    assert!(keys.iter().all(|key| *key == keys[0] && Uuid::parse_str(key).is_ok()), "{keys:?}");
+    let wanted = json!({"request_id": text(&answer, "/request_id"), "cost": "12"});
+    assert_eq!(counter.row().await["captured"], wanted);
+}
+
+#[tokio::test]
+async fn answers_made_here_have_the_providers_shape() {
+    let codes = "codes: {key_reused: idempotency_key_reuse, in_progress: request_in_progress}";
+    let counter =
+        preset(&format!(", idempotency: {{in_progress: reject}}, errors: {{{codes}}}")).await;
+    let own = [(OWN, KEY)];
+    counter.script("held");
+    let asked = async |prompt: Value| counter.post(SUBMIT, &own, prompt).await;
+    let meanwhile = async {
+        while counter.spent().0 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let running = asked(prompt("o-1")).await;
+        counter.provider.release();
+        running
+    };
+    let (first, running) = tokio::join!(asked(prompt("o-1")), meanwhile);
+    let reused = asked(prompt("o-2")).await;
+    assert_eq!((first.status.as_u16(), counter.sent()), (200, 1), "no other was sent");
+    let shape = |answer: &Answer| {
+        assert!(answer.json()["error"]["message"].is_string(), "{}", answer.text());
+        let field = |name: &str| text(answer, &format!("/error/{name}"));
+        (answer.status.as_u16(), field("type"), field("code"))
+    };
+    // The provider's own, for the same.
+    let theirs = counter.post_directly(SUBMIT, &own, prompt("o-2")).await;
+    assert_eq!(shape(&reused), shape(&theirs));
+    let wanted = (409, "invalid_request_error".to_owned(), "request_in_progress".to_owned());
+    assert_eq!(shape(&running), wanted);
+    for answer in [&running, &reused] {
+        assert_eq!(told(answer).1, "0");
+        assert_eq!(answer.header("content-type"), theirs.header("content-type"));
+    }
+    assert_eq!(counter.spent(), (1, 1));
+}
+
+#[tokio::test]
+async fn what_costs_more_than_the_gate_is_not_sent() {
+    let estimate = "estimate: {path: '/v1/models/{model}/estimate', json: /credits, at_most: 5}";
+    let counter = preset(&format!(", {estimate}")).await;
+    let own = [(OWN, KEY)];
+    let dear = counter.post(FILM, &own, prompt("o-1")).await;
+    assert_eq!(dear.said(), (OUT_OF_CREDIT.0, OUT_OF_CREDIT.1.to_owned()));
+    assert_eq!(counter.spent(), (0, 0));
+    assert_eq!(counter.post(SUBMIT, &own, prompt("o-1")).await.status, 200, "its key is free");
+    assert_eq!(counter.post(SUBMIT, &own, prompt("o-1")).await.header("samekey-replay"), "stored");
+    let paths: Vec<String> = counter.seen().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(
+        paths,
+        [format!("{FILM}/estimate"), format!("{SUBMIT}/estimate"), SUBMIT.to_owned()]
+    );
+    assert_eq!(counter.spent(), (1, 1));
+    assert_eq!(counter.row().await["captured"]["cost"], "1", "what it really cost");
+    for (kind, wanted) in [("refused", 12.0), ("spent", 1.0), ("saved", 1.0)] {
+        let series = format!("samekey_cost_total{{kind=\"{kind}\",route=\"{GENERATE}\"}}");
+        counter.samekey.until(&series, wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_is_verified_and_handled_once_by_request_id() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, WEBHOOK_SECRET).expect("written");
+    let inbox = format!(
+        "identity: {{json: /request_id}}, signature: {{header: X-Clipia-Signature, \
+         secret_file: {}}}",
+        secret.display()
+    );
+    let route = started(GENERATE, &format!("retry: {{{FAST}}}"));
+    let (counter, application) = Counter::with_inbox(Name::Generation, &inbox, &route).await;
+    counter.terms(&json!({"takes_ms": 20, "redeliver_ms": 20, "signs_time": false}));
+    let mut wanted = prompt("o-1");
+    wanted["webhook_url"] = json!(counter.hook());
+    let id = text(&counter.post(SUBMIT, &[], wanted).await, "/request_id");
+    counter.delivered(&[200]).await;
+    counter.hooked("delivered", 1).await;
+    let came = application.seen("s").remove(0);
+    let body: Value = serde_json::from_str(&came.body).expect("JSON");
+    assert_eq!(body["request_id"], id);
+    // Five more, as where the provider had not heard that it was taken.
+    let signed = field(&came, "x-clipia-signature");
+    for _ in 0..5 {
+        assert_eq!(counter.call_back(&[("x-clipia-signature", &signed)], &came.body).await, 200);
+    }
+    counter.hooked("repeated", 5).await;
+    // And one that somebody else made up.
+    let forged = came.body.replace("OK", "ERROR");
+    for fields in [&[("x-clipia-signature", signed.as_str())][..], &[]] {
+        assert_eq!(counter.call_back(fields, &forged).await, 400);
+    }
+    assert_eq!(signed, signature(&came.body));
+    assert_eq!((application.seen("s").len(), counter.spent()), (1, (1, 1)));
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_not_taken_comes_again_until_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "another").expect("written");
+    let inbox = format!(
+        "identity: {{json: /request_id}}, signature: {{header: X-Clipia-Signature, \
+         secret_file: {}}}",
+        secret.display()
+    );
+    let route = started(GENERATE, &format!("retry: {{{FAST}}}"));
+    let (counter, application) = Counter::with_inbox(Name::Generation, &inbox, &route).await;
+    // The fourth comes 3.5 s after the first, the sixth 15.5 s.
+    counter.terms(&json!({"takes_ms": 0, "redeliver_ms": 500, "signs_time": false}));
+    let mut wanted = prompt("o-1");
+    wanted["webhook_url"] = json!(counter.hook());
+    counter.post(SUBMIT, &[], wanted).await;
+    counter.delivered(&[400]).await;
+    std::fs::write(&secret, WEBHOOK_SECRET).expect("written");
+    counter.samekey.signal(rustix::process::Signal::HUP);
+    counter.hooked("delivered", 1).await;
+    let answers = counter.books().deliveries;
+    assert!((2..=6).contains(&answers.len()) && answers.ends_with(&[400, 200]), "{answers:?}");
+    assert_eq!((application.seen("s").len(), counter.spent()), (1, (1, 1)));
+}
+
+#[tokio::test]
+async fn a_key_is_found_by_its_request_id() {
+    let counter = preset("").await;
+    let answer = counter.post(SUBMIT, &[(OWN, KEY)], prompt("o-1")).await;
+    let other = counter.post(SUBMIT, &[], prompt("o-2")).await;
+    let [id, another] = [&answer, &other].map(|answer| text(answer, "/request_id"));
+    let found = counter.admin(&format!("/api/exchanges?captured=request_id:{id}")).await;
+    let rows = found["exchanges"].as_array().expect("a list");
+    assert_eq!((rows.len(), &rows[0]["key"]), (1, &json!(KEY)), "the id's key: {found}");
+    let found = counter.admin(&format!("/api/exchanges?key={KEY}")).await;
+    assert_eq!(found["exchanges"][0]["captured"]["request_id"], id, "the key's id");
+    assert_ne!(id, another);
+    assert_eq!(counter.spent(), (2, 2));
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
-use super::{CREDENTIAL, Counter, EVENT, FAST, told};
+use super::{CREDENTIAL, Counter, EVENT, FAST, OUT_OF_CREDIT, told};
 use crate::provider::apis::Name;
-use crate::support::Answer;
+use crate::support::{Answer, Client, Samekey};
 
 const REMOVE: &str = "/v1/remove-background";
 
@@ -250,4 +250,91 @@ async fn the_balance_is_read_for_nothing() {
     let answer = counter.client.send(Method::GET, &url, &[("x-api-key", CREDENTIAL)], "").await;
     assert_eq!((told(&answer), &answer.json()["credits"]), ((200, "2", ""), &json!(1_000_000)));
     assert_eq!(counter.spent(), (0, 0));
+}
+
+/// The route that a preset has for images, on the simulator's path and without its pauses.
+async fn preset(blocks: &str) -> Counter {
+    let route = format!(
+        "[{{preset: removebg-remove, match: {{hosts: [localhost], paths: [{REMOVE}]}}, \
+         retry: {{{FAST}}}, limits: {{rate: 100/1s}}, {blocks}}}]"
+    );
+    Counter::with_routes(Name::Images, &route).await
+}
+
+#[tokio::test]
+async fn the_balance_is_asked_for_before_a_batch() {
+    let counter = preset(
+        "breaker: {statuses: [402], reset_after: 1h}, \
+         preflight: {request: GET /account, json: /credits, at_least: 1, every: 60s}",
+    )
+    .await;
+    let out = (OUT_OF_CREDIT.0, OUT_OF_CREDIT.1.to_owned());
+    counter.terms(&json!({"credits": 0}));
+    for event in ["car-1", "car-2"] {
+        assert_eq!(upload(&counter, "a", "JPEG", Some(event)).await.said(), out);
+    }
+    let seen = counter.seen();
+    assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/account"), "no image was sent");
+    assert_eq!((counter.books().broke, counter.spent()), (0, (0, 0)));
+    counter.terms(&json!({"credits": 2}));
+    counter.reset_breakers().await;
+    for event in ["car-1", "car-2"] {
+        let answer = upload(&counter, "a", "JPEG", Some(event)).await;
+        assert_eq!(answer.header("content-type"), "image/png");
+    }
+    // The reading is used for a while; what the provider says itself holds the rest back.
+    assert_eq!(told(&upload(&counter, "a", "JPEG", Some("car-3")).await), (402, "1", ""));
+    assert_eq!(upload(&counter, "a", "JPEG", Some("car-4")).await.said(), out);
+    assert_eq!((counter.asked("GET"), counter.asked("POST")), (2, 3));
+    assert_eq!((counter.books().broke, counter.spent()), (1, (2, 2)));
+}
+
+#[tokio::test]
+async fn the_name_of_an_uploaded_file_is_in_the_ledger() {
+    let capture = "capture: {input: 'request:field:image_file', size: 'request:field:size'}";
+    let counter = preset(&format!("idempotency: {{{capture}}}")).await;
+    upload(&counter, "a", "JPEG", Some("car-1")).await;
+    assert_eq!(counter.row().await["captured"], json!({"input": "car.jpg", "size": "auto"}));
+    assert_eq!(counter.spent(), (1, 1));
+}
+
+/// A listener that makes no connection: its queue is full, and nobody takes from it.
+async fn full() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let listener = socket.listen(1).expect("it listens");
+    let at = listener.local_addr().expect("an address");
+    let mut waiting = Vec::new();
+    while let Ok(made) =
+        tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(at)).await
+    {
+        waiting.push(made.expect("a connection"));
+        assert!(waiting.len() < 64, "the queue has an end");
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn time_to_connect_is_apart() {
+    let (listener, _waiting) = full().await;
+    let samekey = Samekey::start(
+        "upstream: {connect_timeout: 300ms}\n\
+         routes: [{name: r, match: {hosts: ['*']}, retry: {attempts: 1, attempt_timeout: 60s}}]\n",
+    )
+    .await;
+    let client = Client::through(&samekey);
+    let at = listener.local_addr().expect("an address");
+    let began = Instant::now();
+    let answer = client.post(&format!("http://{at}{REMOVE}"), "{}").await;
+    assert_eq!(answer.said().1, "upstream-unreachable", "nothing was sent: {}", answer.text());
+    let took = began.elapsed();
+    assert!((300..30_000).contains(&took.as_millis()), "{took:?}");
+    // Who was reached may take longer than that.
+    let counter = counter("retry: {attempts: 1}").await;
+    counter.script("slow 600");
+    let url = counter.url(REMOVE);
+    let headers =
+        [("content-type", "application/x-www-form-urlencoded"), ("x-api-key", CREDENTIAL)];
+    let answer = client.send(Method::POST, &url, &headers, "image_url=u").await;
+    assert_eq!((told(&answer), counter.spent()), ((200, "1", ""), (1, 1)));
 }

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use http::Method;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{CREDENTIAL, Counter, EVENT, FAST, text, told};
+use super::{CREDENTIAL, Counter, EVENT, FAST, started, text, told};
 use crate::provider::apis::Name;
-use crate::support::{Client, Samekey};
 
 const MOVIES: &str = "/v2/movies";
 
@@ -91,10 +89,7 @@ async fn the_project_is_kept_before_it_is_told() {
     let mut counter = counter("", "").await;
     let event = [(EVENT, "order-12345")];
     let first = counter.post(MOVIES, &event, movie("o-1")).await;
-    counter.samekey.signal(Signal::KILL);
-    counter.samekey.ended().await;
-    counter.samekey = Samekey::run_in(counter.samekey.folder.clone()).await;
-    counter.client = Client::through(&counter.samekey);
+    counter.kill().await;
     let again = counter.post(MOVIES, &event, movie("o-1")).await;
     assert_eq!((&again.body, again.header("samekey-replay")), (&first.body, "stored"));
     assert_eq!((counter.sent(), counter.spent()), (1, (1, 1)));
@@ -213,5 +208,109 @@ async fn the_preset_makes_a_movie_anew_that_surely_is_not_there() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), made).await.expect("it is made");
+}
+
+/// The route that a preset has for making movies, which is asked about by tag.
+async fn tagged(lookup: &str) -> Counter {
+    let tag = "tag: {json: /client-data/samekey}, request: \
+         '/v2/movies?from={since:date}&to={until:date}&limit=1&next_token={cursor}', \
+         items: /movies, match: /client-data/samekey, next: {cursor: /next_token}, \
+         answer: {success: true, project: '{json:/project}'}";
+    let blocks = format!("retry: {{{FAST}}}, lookup: {{{tag}, every: 1s, {lookup}}}");
+    Counter::preset(Name::Movies, "json2video-create", &blocks).await
+}
+
+/// The order that a project was made for.
+async fn order_of(counter: &Counter, project: &str) -> String {
+    let answer = counter.get(&format!("{MOVIES}?project={project}")).await;
+    text(&answer, "/movie/client-data/order")
+}
+
+#[tokio::test]
+async fn a_movie_that_may_be_made_is_found_by_its_tag() {
+    let counter = tagged("settle: 1h").await;
+    counter.script("reset_after");
+    let lost = [(EVENT, "order-1")];
+    assert_eq!(counter.post(MOVIES, &lost, movie("o-1")).await.status, 502);
+    // Newer ones are before it in the list, a page each.
+    for n in 2..=4 {
+        let event = format!("order-{n}");
+        counter.post(MOVIES, &[(EVENT, &event)], movie(&format!("o-{n}"))).await;
+    }
+    let found = counter.post(MOVIES, &lost, movie("o-1")).await;
+    assert_eq!((found.status.as_u16(), found.header("samekey-replay")), (200, "stored"));
+    let project = text(&found, "/project");
+    assert_eq!(order_of(&counter, &project).await, "o-1");
+    assert_eq!((counter.asked("POST"), counter.spent()), (4, (4, 4)));
+    let lists: Vec<String> = counter
+        .seen()
+        .into_iter()
+        .map(|seen| seen.path)
+        .filter(|path| path.contains("from="))
+        .collect();
+    assert!(lists.iter().any(|path| path.contains("next_token=3")), "it was paged: {lists:?}");
+}
+
+#[tokio::test]
+async fn a_movie_surely_absent_twice_frees_the_key() {
+    let counter = tagged("settle: 1s").await;
+    let event = [(EVENT, "order-1")];
+    counter.script("reset_before");
+    assert_eq!(counter.post(MOVIES, &event, movie("o-1")).await.status, 502);
+    let early = counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!(early.said(), (409, "outcome-unknown".to_owned()), "it is too soon to tell");
+    assert_eq!((counter.asked("POST"), counter.spent()), (1, (0, 0)));
+    counter.samekey.logged(&["a lookup settled an unknown outcome", "absent"]).await;
+    let absent = "samekey_lookups_total{result=\"absent\",route=\"json2video-create\"}";
+    assert!(counter.samekey.metric(absent).await >= 2.0, "it was read twice");
+    for replay in ["", "stored"] {
+        let made = counter.post(MOVIES, &event, movie("o-1")).await;
+        assert_eq!((made.status.as_u16(), made.header("samekey-replay")), (200, replay));
+    }
+    assert_eq!((counter.asked("POST"), counter.spent()), (2, (1, 1)));
+}
+
+#[tokio::test]
+async fn a_crash_between_submit_and_store_is_settled_at_the_next_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("api-key");
+    std::fs::write(&file, CREDENTIAL).expect("written");
+    let credentials = format!("credentials: {{header: x-api-key, file: {}}}", file.display());
+    let mut counter = tagged(&format!("settle: 1s, {credentials}")).await;
+    counter.script("held");
+    let event = [(EVENT, "order-1")];
+    let made = async {
+        while counter.spent().0 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _answer = counter.post(MOVIES, &event, movie("o-1")) => panic!("it is held back"),
+        () = made => {}
+    }
+    counter.kill().await;
+    counter.samekey.logged(&["a lookup settled an unknown outcome"]).await;
+    let again = counter.post(MOVIES, &event, movie("o-1")).await;
+    assert_eq!((again.status.as_u16(), again.header("samekey-replay")), (200, "stored"));
+    assert_eq!(order_of(&counter, &text(&again, "/project")).await, "o-1");
+    assert_eq!((counter.asked("POST"), counter.spent()), (1, (1, 1)));
+}
+
+#[tokio::test]
+async fn a_webhook_that_comes_twice_is_handed_on_once() {
+    let route = started("json2video-create", &format!("retry: {{{FAST}}}"));
+    let inbox = "identity: {json: /movie/project}";
+    let (counter, application) = Counter::with_inbox(Name::Movies, inbox, &route).await;
+    counter.terms(&json!({"takes_ms": 20}));
+    let mut movie = movie("o-1");
+    let to = json!({"type": "webhook", "endpoint": counter.hook()});
+    movie["exports"] = json!([{"destinations": [to]}]);
+    let project = text(&counter.post(MOVIES, &[], movie).await, "/project");
+    counter.delivered(&[200, 200]).await;
+    counter.hooked("delivered", 1).await;
+    counter.hooked("repeated", 1).await;
+    let came = application.seen("s");
+    let body: Value = serde_json::from_str(&came[0].body).expect("JSON");
+    assert_eq!((came.len(), &body["movie"]["project"]), (1, &json!(project)));
     assert_eq!(counter.spent(), (1, 1));
 }

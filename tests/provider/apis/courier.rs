@@ -78,7 +78,7 @@ pub(crate) fn signature(signed: &str) -> String {
 }
 
 /// What signs the webhooks of every account.
-const WEBHOOK_SECRET: &str = "whsec-of-the-tests";
+pub(crate) const WEBHOOK_SECRET: &str = "whsec-of-the-tests";
 /// Deliveries of one webhook at most.
 const MOST: u32 = 6;
 /// How long a receiver has to answer.

@@ -157,14 +157,17 @@ impl Asked {
             json!({"model": self.model, "output": self.output(), "cost": cost(&self.model)});
         let body = json!({"request_id": self.id, "status": "OK", "payload": payload}).to_string();
         let after = Duration::from_millis(desk.terms().takes_ms);
-        // The signature is over the time of the sending and the raw body.
         let at = (now + after).as_secs();
-        let signed = courier::signature(&format!("{at}.{body}"));
+        let signature = if desk.terms().signs_time {
+            format!("t={at},v1={}", courier::signature(&format!("{at}.{body}")))
+        } else {
+            courier::signature(&body)
+        };
         let field = |name: &str, value: String| (name.to_owned(), value);
         let headers = vec![
             field("X-Clipia-Webhook-Id", self.id.clone()),
             field("X-Clipia-Timestamp", at.to_string()),
-            field("X-Clipia-Signature", format!("t={at},v1={signed}")),
+            field("X-Clipia-Signature", signature),
         ];
         let times = Times::UntilTaken(Duration::from_millis(desk.terms().redeliver_ms));
         desk.post(Delivery { url: url.to_owned(), headers, body, after, times });

@@ -72,6 +72,8 @@ pub(crate) struct Terms {
     pub(crate) stumbles: bool,
     /// How long a webhook that was not taken is waited with, at first.
     pub(crate) redeliver_ms: u64,
+    /// A webhook's signature is over the time and the body; false: over the body alone.
+    pub(crate) signs_time: bool,
 }
 
 /// What one provider answers, and does.
@@ -150,6 +152,7 @@ impl Name {
             takes_ms: 3_600_000,
             stumbles: false,
             redeliver_ms: 1000,
+            signs_time: true,
         };
         match self {
             Self::Background | Self::Charges => free,

@@ -256,7 +256,7 @@ async fn the_balance_is_read_for_nothing() {
 async fn preset(blocks: &str) -> Counter {
     let route = format!(
         "[{{preset: removebg-remove, match: {{hosts: [localhost], paths: [{REMOVE}]}}, \
-         retry: {{{FAST}}}, limits: {{rate: 100/1s}}, {blocks}}}]"
+         retry: {{{FAST}}}, limits: {{rate: 100/1s}}, errors: problem, {blocks}}}]"
     );
     Counter::with_routes(Name::Images, &route).await
 }

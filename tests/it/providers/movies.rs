@@ -212,11 +212,11 @@ async fn the_preset_makes_a_movie_anew_that_surely_is_not_there() {
 
 /// The route that a preset has for making movies, which is asked about by tag.
 async fn tagged(lookup: &str) -> Counter {
-    let tag = "tag: {json: /client-data/samekey}, request: \
-         '/v2/movies?from={since:date}&to={until:date}&limit=1&next_token={cursor}', \
-         items: /movies, match: /client-data/samekey, next: {cursor: /next_token}, \
-         answer: {success: true, project: '{json:/project}'}";
-    let blocks = format!("retry: {{{FAST}}}, lookup: {{{tag}, every: 1s, {lookup}}}");
+    // The preset's own recipe, a movie a page.
+    let list =
+        "request: '/v2/movies?from={since:date}&to={until:date}&limit=1&next_token={cursor}'";
+    let lookup = format!("lookup: {{{list}, every: 1s, {lookup}}}");
+    let blocks = format!("retry: {{{FAST}}}, errors: problem, {lookup}");
     Counter::preset(Name::Movies, "json2video-create", &blocks).await
 }
 

@@ -413,9 +413,15 @@ async fn a_state_directory_has_one_process() {
     assert!(second.err.contains("state: another samekey uses it"), "{}", second.err);
 }
 
-/// What `exec` says of its own, but for the line that tells what listens where.
+/// What was said but for the line that tells what listens where, which may come amid
+/// what the program says.
 fn beside_the_start(err: &str) -> String {
-    err.lines().filter(|line| !line.contains("samekey is up")).collect()
+    let told = |line: &&str| line.contains("samekey is up");
+    let start = err
+        .split_inclusive('\n')
+        .find(told)
+        .and_then(|line| line.find('{').and_then(|at| line.get(at..)));
+    err.replacen(start.unwrap_or_default(), "", 1)
 }
 
 const IN_MEMORY: &str = "state: {journal: memory}\n";

@@ -15,6 +15,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// Faults of creating calls alone.
+    #[cfg(test)]
     pub(crate) fn sparing_reads(self) -> Self {
         Self { spares_reads: true, ..self }
     }

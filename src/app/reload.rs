@@ -25,12 +25,15 @@ pub(super) fn now(core: &Core) -> Result<(), String> {
         // Noted first: what is written from here on differs, and is loaded after this.
         core.tried.store(Arc::new(blake3::hash(&text)));
     }
-    let loaded = (core.load)();
-    core.metrics.config_reloaded(&loaded);
-    match loaded {
-        Ok(config) => {
-            let source = config.source.to_string();
-            apply(core, config);
+    let applied = (core.load)().map(|config| {
+        let source = config.source.to_string();
+        apply(core, config);
+        source
+    });
+    // Counted once it is in force, so that whoever sees the count meets the new routes.
+    core.metrics.config_reloaded(&applied);
+    match applied {
+        Ok(source) => {
             tracing::info!(config = source, "the config was loaded anew");
             Ok(())
         }

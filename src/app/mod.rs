@@ -165,10 +165,7 @@ impl App {
         let addresses = (own.clone(), admin.1);
         own.push(admin.1);
         ourselves.set(own);
-        let url = proxy_url(&listeners);
-        let public = config.state.public.clone();
-        intercept::publish(&public, &authority, &roots, &url)
-            .map_err(|error| StartFault::Public { dir: public, error })?;
+        publish(&config, &authority, &roots, &proxy_url(&listeners))?;
         ledger::warn_of_loss(&config);
         inbox::warn_of_loss(&config, &kept.trays).await?;
         metrics.config_loaded(SystemTime::now());
@@ -255,6 +252,18 @@ fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
         Some(files) => Authority::load(&files.cert, &files.key, leaf_cache),
         None => Authority::load_or_make(&home.ca_dir(), leaf_cache),
     }
+}
+
+/// Writes what applications need to trust the CA and to find the proxy.
+fn publish(
+    config: &Config,
+    authority: &Authority,
+    roots: &Roots,
+    proxy_url: &str,
+) -> Result<(), StartFault> {
+    let dir = &config.state.public;
+    intercept::publish(dir, authority, roots, proxy_url)
+        .map_err(|error| StartFault::Public { dir: dir.clone(), error })
 }
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {

@@ -260,6 +260,20 @@ async fn with_credentials(own: &str) -> (Provider, Arc<tempfile::TempDir>) {
     (provider, Arc::new(folder))
 }
 
+/// Kills a sidecar once the provider has an order, which meets this script.
+async fn kill_amid_an_order(provider: &Provider, folder: Arc<tempfile::TempDir>, script: &str) {
+    let mut samekey = Samekey::run_in(folder).await;
+    provider.script("s", script);
+    tokio::select! {
+        _answer = order(provider, &samekey) => panic!("it is held back"),
+        () = provider.arrived("s", 1) => {}
+    }
+    // The body is there with the head, or a moment after it.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    samekey.signal(rustix::process::Signal::KILL);
+    samekey.ended().await;
+}
+
 async fn order(provider: &Provider, samekey: &Samekey) -> Result<Answer, String> {
     let (client, url) = (Client::through(samekey), provider.ports.http_url("/s/s/v1/jobs"));
     let fields = [
@@ -279,17 +293,7 @@ async fn what_a_kill_left_unknown_is_settled_at_the_next_start() {
 /// Kills samekey amid an order that meets this script; it takes so many to have one effect.
 async fn settled_after_a_kill(script: &str, orders: usize) {
     let (provider, folder) = with_credentials("hunter2\n").await;
-    let mut first = Samekey::run_in(folder.clone()).await;
-    provider.script("s", script);
-    let asks = order(&provider, &first);
-    tokio::select! {
-        _answer = asks => panic!("it is held back"),
-        () = provider.arrived("s", 1) => {}
-    }
-    // The body is there with the head, or a moment after it.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    first.signal(rustix::process::Signal::KILL);
-    first.ended().await;
+    kill_amid_an_order(&provider, folder.clone(), script).await;
     let second = Samekey::run_in(folder).await;
     second.logged(&["a lookup settled an unknown outcome"]).await;
     let settled = provider.seen("s").len();
@@ -311,16 +315,7 @@ async fn settled_after_a_kill(script: &str, orders: usize) {
 #[tokio::test]
 async fn a_key_is_not_thought_absent_for_the_list_of_another_account() {
     let (provider, folder) = with_credentials("another\n").await;
-    let mut first = Samekey::run_in(folder.clone()).await;
-    provider.script("s", "hang");
-    let asks = order(&provider, &first);
-    tokio::select! {
-        _answer = asks => panic!("it is held back"),
-        () = provider.arrived("s", 1) => {}
-    }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    first.signal(rustix::process::Signal::KILL);
-    first.ended().await;
+    kill_amid_an_order(&provider, folder.clone(), "hang").await;
     let second = Samekey::run_in(folder).await;
     second.until(&Stage::looked("absent"), 1.0).await;
     tokio::time::sleep(Duration::from_secs(4)).await;

@@ -1,4 +1,5 @@
-//! Holds effects back that there is no credit for, or that would cost too much.
+//! Holds effects back that there is no credit for, or that would cost too much:
+//! `providers.md`, part one, A, C and D.
 //!
 //! [`Rules`] say what a route asks for. [`breaker`] decides who is held back once the
 //! upstream said that a credential is out of credit, [`breakers`] keeps one for each;

@@ -26,7 +26,8 @@ pub async fn into_json<T>(
     (response, seen)
 }
 
-/// Errors and the states of jobs are smaller; what is larger is a download.
+/// `design.md`, section 6: at most 64 KiB of an answer are read to judge it. Errors and
+/// the states of jobs are smaller; what is larger is a download.
 pub const READ_MAX: usize = 64 * 1024;
 /// An answer that trickles is handed on unread.
 pub const READ_WITHIN: Duration = Duration::from_secs(2);

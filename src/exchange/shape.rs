@@ -190,7 +190,7 @@ pub const PLACEHOLDERS: [(&str, Placeholder); 6] = [
     ("status", Placeholder::Status),
 ];
 
-/// The codes of our own answers: their slugs, with underscores.
+/// The codes of our own answers: the slugs of `design.md`, section 4.4, with underscores.
 pub const CODES: [&str; 21] = [
     "bad_request",
     "key_invalid",

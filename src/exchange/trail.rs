@@ -33,7 +33,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Every outcome, in the order of their declaration.
+    /// Every outcome, in the order of `design.md`, section 6.
     pub const ALL: [Self; 7] = [
         Self::NotSent,
         Self::Refused,

@@ -327,5 +327,5 @@ pub(super) fn standing(
     }
 }
 
-/// A larger answer is passed on and not kept.
+/// `design.md`, section 7: a larger answer is passed on and not kept.
 const KEPT_MAX: usize = 64 * 1024 * 1024;

@@ -128,7 +128,8 @@ impl Orphans {
     }
 }
 
-/// How long it may take to learn whether an answer arrived; the request waits meanwhile.
+/// How long it may take to learn whether an answer arrived (`design.md`, section 7); the
+/// request waits meanwhile.
 const FATE_WITHIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

@@ -84,7 +84,8 @@ impl Suspensions {
     }
 }
 
-/// How long a refusal is held against a credential, while no success says otherwise.
+/// How long a refusal is held against a credential, while no success says otherwise:
+/// `design.md`, section 7.
 const SUSPENDED_FOR: Duration = Duration::from_mins(5);
 /// Invented credentials must not fill the memory.
 const SUSPENDED_MAX: usize = 16_384;

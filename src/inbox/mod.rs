@@ -1,4 +1,5 @@
-//! Takes deliveries in for an application, and brings them to it in its own time.
+//! Takes deliveries in for an application, and brings them to it in its own time:
+//! `providers.md`, "Webhook inbox".
 //!
 //! A provider that calls back wants its answer in seconds, calls again when it gets none,
 //! and may call twice all the same. The receiving side, `layer`, reads a delivery whole,

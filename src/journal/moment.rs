@@ -49,7 +49,7 @@ impl Moment {
     }
 
     /// How long ago it was, at the most: a promise that lasts for a time is over by the
-    /// later of both clocks. `None` where nobody can say: the
+    /// later of both clocks (`design.md`, section 7). `None` where nobody can say: the
     /// wall clock of another boot is in the future.
     pub fn most_age(&self, now: Self) -> Option<i64> {
         let by_wall = now.wall - self.wall;

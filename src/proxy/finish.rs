@@ -219,7 +219,7 @@ impl Drop for Finish {
     }
 }
 
-/// Says in the answer's fields what was done for it.
+/// Says in the answer's fields what was done for it: `design.md`, section 4.3.
 fn explain(response: &mut Response, notes: &Notes) {
     let headers = &mut response.headers;
     let attempts = if notes.replay.is_some() { 0 } else { notes.attempts.len() };

@@ -84,7 +84,7 @@ pub(super) async fn set_aside(result: Result<Response, Failure>) -> Result<Respo
     Ok(response)
 }
 
-/// Longer is dearer than a new connection.
+/// Longer is dearer than a new connection: `semantics.md`, rule 54.
 const DRAIN_WITHIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

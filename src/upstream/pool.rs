@@ -225,7 +225,7 @@ impl Pool {
     }
 }
 
-/// When a connection may be one that its upstream is closing.
+/// When a connection may be one that its upstream is closing: `design.md`, section 6.
 fn stale_after(keep_alive: Option<Duration>) -> Duration {
     let told = keep_alive.map(|told| told.saturating_sub(Duration::from_secs(1)));
     told.map_or(STALE_AFTER, |told| told.min(STALE_AFTER))

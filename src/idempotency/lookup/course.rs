@@ -1,4 +1,7 @@
 //! What readings of a provider's list come to: found, absent, or not yet known.
+//!
+//! Absence needs a settle delay and clean readings in a row: `semantics.md`, part two,
+//! rule 46.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -68,8 +68,8 @@ pub enum Decision {
     },
 }
 
-/// Decides, in the order of the lines below; the budget, which comes last, is asked by
-/// whoever carries the decision out. `random` is uniform in [0, 1).
+/// Decides, in the order of `design.md`, section 6; the budget, which comes last, is asked
+/// by whoever carries the decision out. `random` is uniform in [0, 1).
 pub fn decide(policy: &Policy, facts: &Facts, random: f64) -> Decision {
     if !is_eligible(policy, facts) {
         return Decision::Pass;
@@ -139,7 +139,8 @@ fn forbidden(policy: &Policy, facts: &Facts) -> Option<Stop> {
     checks.into_iter().find_map(|(holds, stop)| holds.then_some(stop))
 }
 
-/// An SDK that retries on top of us gets one retry more, or attempts multiply.
+/// An SDK that retries on top of us gets one retry more, or attempts multiply:
+/// `semantics.md`, rule 44.
 fn used_up(policy: &Policy, facts: &Facts) -> bool {
     let most = match policy.attempts {
         Attempts::AtMost(most) => most.get(),
@@ -190,7 +191,7 @@ fn reason(facts: &Facts) -> Reason {
 
 /// AWS refuses a `SigV4` date that is five minutes off; one is kept for the way.
 const SIGNED_FOR: Duration = Duration::from_mins(4);
-/// What an attempt needs to have a chance.
+/// What an attempt needs to have a chance: `semantics.md`, rule 34.
 const LEAST_ATTEMPT: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

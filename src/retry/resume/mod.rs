@@ -2,7 +2,8 @@
 //!
 //! Bytes of two answers make one body only where the upstream vouches that both are of
 //! the same representation: by a strong entity tag (RFC 9110, section 8.8.1), before and
-//! after. Without that a resumed download would be a guess, and a guess corrupts files.
+//! after. Without that a resumed download would be a guess, and a guess corrupts files. The
+//! rules are those of `semantics.md`, B8.
 
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,

@@ -100,5 +100,5 @@ pub(super) fn name_of(holder: &Holder) -> ExchangeId {
     ExchangeId::from_parts(holder.seq, holder.instance)
 }
 
-/// Larger bodies go into files.
+/// `design.md`, section 7: larger bodies go into files.
 const ROW_BODY_MAX: usize = 256 * 1024;

@@ -59,7 +59,7 @@ pub(super) mod tests {
         };
         Desk {
             metrics: Metrics::new(),
-            refresh: Arc::new(|| ()),
+            refresh: Arc::new(|| Box::pin(async {})),
             draining: CancellationToken::new(),
             status: Arc::new(|| json!({})),
             routes: Arc::new(|| json!({})),

@@ -6,6 +6,7 @@ mod breakers;
 mod events;
 mod exchanges;
 mod keys;
+mod scrape;
 mod shown;
 pub mod wanted;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::credit::Breakers;
+use crate::exchange::BoxFuture;
 use crate::metrics::Metrics;
 
 pub use books::{Asked, Books, Ended};
@@ -52,7 +54,7 @@ pub struct Desk {
     /// What is shown at `/metrics`.
     pub metrics: Metrics,
     /// Brings gauges up to date before they are shown.
-    pub refresh: Arc<dyn Fn() + Send + Sync>,
+    pub refresh: Arc<dyn Fn() -> BoxFuture<()> + Send + Sync>,
     /// Cancelled when draining begins: from then on it is not ready.
     pub draining: CancellationToken,
     /// What is running, as JSON.
@@ -93,10 +95,9 @@ async fn ready(State(desk): State<Desk>) -> Response {
     "ready\n".into_response()
 }
 
-async fn metrics(State(desk): State<Desk>) -> Response {
-    (desk.refresh)();
-    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, desk.metrics.text()).into_response()
+async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Response {
+    (desk.refresh)().await;
+    scrape::answer(&desk.metrics, &headers)
 }
 
 /// Lets through who may ask: callers on loopback, or all where that is exposed,

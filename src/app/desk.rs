@@ -1,19 +1,25 @@
 //! What the admin side is told about the sidecar.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::admin::Desk;
 use crate::app::{Core, ledger, reload};
+use crate::journal::Fault;
+use crate::metrics::UnknownKey;
 
 pub(super) fn of(core: &Arc<Core>) -> Desk {
     let (refresh, status, routes, reload) =
         (core.clone(), core.clone(), core.clone(), core.clone());
     Desk {
         metrics: core.metrics.clone(),
-        refresh: Arc::new(move || refresh.refresh()),
+        refresh: Arc::new(move || {
+            let core = refresh.clone();
+            Box::pin(async move { core.refresh().await })
+        }),
         draining: core.house.draining.clone(),
         status: Arc::new(move || status.status()),
         routes: Arc::new(move || routes.routes()),
@@ -26,7 +32,7 @@ pub(super) fn of(core: &Arc<Core>) -> Desk {
 
 impl Core {
     /// Brings the gauges up to date that nobody touches as they change.
-    fn refresh(&self) {
+    async fn refresh(&self) {
         let now = Instant::now();
         for budget in &self.kept.budgets {
             self.metrics.route_once_used(budget.key()).budget(budget.value().whole_tokens(now));
@@ -34,6 +40,34 @@ impl Core {
         let (entries, bytes) = self.commons.store.size();
         self.metrics.store_size(entries, bytes);
         self.metrics.minted(self.house.authority.minted());
+        self.count_unknowns().await;
+    }
+
+    /// Counted off the ledger, so that a crash and a resolution are in it. Where that takes
+    /// too long, the figures stay as they were: a scrape must not hang on a disk.
+    async fn count_unknowns(&self) {
+        let counting = async {
+            let store = &self.commons.store;
+            // However many scrape, one counts, and only what was written since the last time.
+            let mut counted_at = self.counted_at.lock().await;
+            let commits = store.journal().map(|journal| journal.books().commits());
+            if commits.is_some() && *counted_at == commits {
+                return Ok(None);
+            }
+            let counted = store.tally_unknowns().await?;
+            *counted_at = commits;
+            Ok::<_, Fault>(Some(counted))
+        };
+        match timeout(COUNTED_WITHIN, counting).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(counted))) => {
+                let key = |closed| if closed { UnknownKey::Closed } else { UnknownKey::Loose };
+                let counted = counted.into_iter();
+                let counted = counted.map(|each| ((each.route, key(each.closed)), each.count));
+                self.metrics.unknowns(&counted.collect());
+            }
+            Ok(Err(_)) | Err(_) => self.metrics.store_error("unknowns"),
+        }
     }
 
     fn status(&self) -> serde_json::Value {
@@ -82,3 +116,6 @@ impl Core {
         json!({"routes": routes})
     }
 }
+
+/// Prometheus waits ten seconds for a scrape.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);

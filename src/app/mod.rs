@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,6 +108,8 @@ struct Core {
     set_level: SetLevel,
     /// Upstream connections and housekeeping: nobody waits for them when draining.
     background: TaskTracker,
+    /// After how many commits unknown outcomes were counted last.
+    counted_at: Mutex<Option<u64>>,
     started: SystemTime,
     /// Of the listeners, and of the admin side.
     addresses: (Vec<SocketAddr>, SocketAddr),
@@ -169,6 +172,8 @@ impl App {
         ledger::warn_of_loss(&config);
         inbox::warn_of_loss(&config, &kept.trays).await?;
         metrics.config_loaded(SystemTime::now());
+        metrics.ca_ends(authority.expires());
+        metrics.store_max(config.state.max_size);
         let core = Core {
             tried: ArcSwap::from_pointee(config.digest),
             config: ArcSwap::from_pointee(config),
@@ -181,6 +186,7 @@ impl App {
             metrics,
             set_level,
             background,
+            counted_at: Mutex::default(),
             started: SystemTime::now(),
             addresses,
         };

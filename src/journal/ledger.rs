@@ -233,6 +233,14 @@ impl Journal {
     ) -> Result<T, Fault> {
         // What was noted a moment ago is to be seen.
         self.flush().await?;
+        self.read_as_it_is(read).await
+    }
+
+    /// As of the last commit.
+    pub(super) async fn read_as_it_is<T: Send + 'static>(
+        &self,
+        read: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Fault> {
         let pool = self.0.readers.0.clone();
         let reading = tokio::task::spawn_blocking(move || pool.read(read)).await;
         reading.map_or(Err(Fault::Unwritable), |read| read.map_err(|_error| Fault::Unwritable))

@@ -29,6 +29,7 @@ pub mod resolve;
 pub mod row;
 pub mod schema;
 mod sweep;
+pub mod tally;
 pub mod tags;
 mod writer;
 
@@ -298,9 +299,9 @@ impl Drop for Inner {
 }
 
 impl Books {
-    /// Commits of this process so far.
+    /// Commits of this process so far; what they wrote can be read.
     pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
+        self.commits.load(Ordering::Acquire)
     }
 
     /// Rows that close no key: what only the ledger is for.

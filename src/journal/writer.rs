@@ -147,7 +147,7 @@ impl Writer {
         }
         done.map_err(|error| fault(&error))?;
         self.books.add(delta);
-        self.books.commits.fetch_add(1, Ordering::Relaxed);
+        self.books.commits.fetch_add(1, Ordering::Release);
         Ok(())
     }
 

@@ -16,11 +16,14 @@ mod process;
 mod resume;
 mod route;
 mod store;
+mod system;
+mod text;
+mod unknown;
 
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use prometheus::{Encoder as _, IntGauge, Registry, TextEncoder};
+use prometheus::{IntGauge, Registry};
 
 pub use credit::{Check, CreditMetrics, Found};
 pub use event::{Asked, Fit, KeyEvent, Reason, Source};
@@ -31,6 +34,8 @@ pub use lookup::{LookupMetrics, LookupResult};
 pub use poll::{PollEvent, PollMetrics};
 pub use resume::Resume;
 pub use route::RouteMetrics;
+pub use text::Format;
+pub use unknown::Key as UnknownKey;
 
 /// All metrics of a process; a clone shares them.
 #[derive(Clone, Debug)]
@@ -43,6 +48,7 @@ pub struct Metrics {
 struct Families {
     registry: Registry,
     routes: route::Families,
+    unknowns: unknown::Families,
     polls: Counters,
     lookups: Counters,
     credit: credit::Families,
@@ -63,8 +69,10 @@ impl Metrics {
     /// Registers every family once.
     pub fn new() -> Self {
         let registry = Registry::new();
+        system::register(&registry);
         let families = Families {
             routes: route::Families::new(&registry),
+            unknowns: unknown::Families::new(&registry),
             polls: poll::family(&registry),
             lookups: lookup::family(&registry),
             credit: credit::Families::new(&registry),
@@ -78,12 +86,14 @@ impl Metrics {
         Self { inner: Arc::new(families), routes: Arc::default() }
     }
 
-    /// The text that Prometheus reads.
+    /// The text that any scraper reads.
     pub fn text(&self) -> String {
-        let mut text = Vec::new();
-        // Encoding into memory fails only on a malformed family, and ours are fixed.
-        drop(TextEncoder::new().encode(&self.inner.registry.gather(), &mut text));
-        String::from_utf8(text).unwrap_or_default()
+        self.text_as(Format::Text)
+    }
+
+    /// The same, as a scraper likes it best.
+    pub fn text_as(&self, format: Format) -> String {
+        text::write(&self.inner.registry.gather(), format)
     }
 
     /// The handle of one route, which shows at once; the same for the same name.

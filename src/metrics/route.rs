@@ -137,6 +137,7 @@ impl OfRoute {
         let each = |family: &Counters, labels: &[&str]| -> Vec<IntCounter> {
             labels.iter().map(|label| family.with_label_values(&[name, *label])).collect()
         };
+        families.unknowns.show(name);
         Self {
             name: shared.clone(),
             family: of.exchanges.clone(),

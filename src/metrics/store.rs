@@ -11,6 +11,7 @@ use crate::metrics::family::{Counters, counters, gauge, histograms};
 pub(super) struct Families {
     entries: IntGauge,
     bytes: IntGauge,
+    bytes_max: IntGauge,
     seconds: HistogramVec,
     errors: Counters,
 }
@@ -22,6 +23,7 @@ impl Families {
         let families = Self {
             entries: gauge(registry, "store_entries", "Keys in the store."),
             bytes: gauge(registry, "store_bytes", "Bytes in the store."),
+            bytes_max: gauge(registry, "store_max_bytes", "Bytes that the store may hold."),
             seconds: histograms(registry, "store_operation_seconds", seconds, &["operation"]),
             errors: counters(registry, "store_errors_total", errors, &["operation"]),
         };
@@ -42,6 +44,11 @@ impl Metrics {
         self.inner.store.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    /// Shows how much the store may hold.
+    pub fn store_max(&self, bytes: u64) {
+        self.inner.store.bytes_max.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// Notes how long a store operation took.
     pub fn store_operation(&self, operation: &str, took: Duration) {
         self.inner.store.seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
@@ -56,12 +63,14 @@ impl Metrics {
 /// What the store is asked for on the way of an exchange.
 const TIMED: [&str; 3] = ["reserve", "resume", "settle"];
 /// What can fail: those, what goes on beside exchanges, and what other replicas are asked.
-const OPERATIONS: [&str; 16] = [
+const OPERATIONS: [&str; 18] = [
     "reserve",
     "resume",
     "settle",
     "sweep",
     "ledger",
+    "conclude",
+    "unknowns",
     "shared_reserve",
     "shared_peek",
     "shared_resume",

@@ -46,6 +46,7 @@ use crate::idempotency::key::Key;
 use crate::idempotency::scope::{RecordId, Scope};
 use crate::journal::ledger::{Entry, Filter, Note};
 use crate::journal::resolve::{Freed, Resolution, Verdict};
+use crate::journal::tally::Tally;
 use crate::journal::{Fault, Journal, Moment};
 pub use claim::Claim;
 pub use conclude::Finding;
@@ -293,6 +294,19 @@ impl Store {
             Self::Memory(memory) => memory.size(),
             Self::Disk(disk) => disk.journal().size(),
             Self::Shared(shared) => shared.local().size(),
+        }
+    }
+
+    /// How many outcomes are unknown, of those in this replica's own ledger.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when they cannot be counted.
+    pub async fn tally_unknowns(&self) -> Result<Vec<Tally>, Fault> {
+        match self {
+            Self::Memory(memory) => Ok(memory.tally_unknowns()),
+            Self::Disk(disk) => disk.journal().tally_unknowns().await,
+            Self::Shared(shared) => Box::pin(shared.local().tally_unknowns()).await,
         }
     }
 

@@ -51,6 +51,13 @@ impl Recent {
         found
     }
 
+    /// The routes of those whose outcome is unknown, and what their keys are found by.
+    pub(super) fn unknowns(&self) -> Vec<(String, Option<RecordId>)> {
+        let entries = self.lock();
+        let unknown = entries.iter().filter(|(entry, _)| entry.state == State::Unknown);
+        unknown.map(|(entry, id)| (entry.route.clone(), *id)).collect()
+    }
+
     /// One entry.
     pub(super) fn show(&self, seq: u64, instance: u32) -> Option<Entry> {
         self.change((seq, instance), |_entry| ()).map(|(entry, _)| entry)

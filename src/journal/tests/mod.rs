@@ -8,6 +8,7 @@ mod group;
 mod queue;
 mod recovery;
 mod sweep;
+mod tally;
 mod thin;
 mod transitions;
 

@@ -352,9 +352,17 @@ async fn by_hand(store: Made) {
         held.settle(settlement(End::Unknown)).await;
         exchange
     };
+    let closed = async || {
+        let counts = store.tally_unknowns().await.expect("they can be counted");
+        assert!(counts.iter().all(|each| each.closed && each.route == "r"), "{counts:?}");
+        counts.iter().map(|each| each.count).sum::<u64>()
+    };
+    assert_eq!(closed().await, 0);
     let landed = unknown(1).await;
+    assert_eq!(closed().await, 1);
     assert!(matches!(resolve(landed, Verdict::Landed).await, Resolution::Settled(_)));
     let done = completed(&store, 1).await;
+    assert_eq!(closed().await, 0);
     assert!(done.record.is_none(), "its answer is not known");
     assert_eq!((done.exchange, done.captured.len()), (landed, 1));
     let stands = Resolution::Stands(State::Completed);
@@ -372,6 +380,7 @@ async fn by_hand(store: Made) {
     assert_eq!(free(2).await, Freed::Busy(State::InFlight));
     store.abandon(held).await;
     unknown(3).await;
+    assert_eq!(closed().await, 1);
     assert_eq!(free(3).await, Freed::Busy(State::Unknown));
     assert_eq!(free(1).await, Freed::Ids(vec![id(1).0]));
     assert_eq!(free(1).await, Freed::Ids(Vec::new()));

@@ -1,5 +1,6 @@
 //! What an operator says about a key that is kept in memory.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dashmap::mapref::entry::Entry as Place;
@@ -10,8 +11,20 @@ use crate::idempotency::store::ledger;
 use crate::idempotency::store::memory::{Memory, State};
 use crate::journal::State as Become;
 use crate::journal::resolve::{Freed, Resolution, Resolved, Verdict};
+use crate::journal::tally::Tally;
 
 impl Memory {
+    /// How many outcomes are unknown, and wait to be settled.
+    pub(in crate::idempotency::store) fn tally_unknowns(&self) -> Vec<Tally> {
+        let mut counts = BTreeMap::new();
+        for (route, id) in self.0.recent.unknowns() {
+            let closed = id.is_some_and(|id| self.0.entries.contains_key(&id));
+            *counts.entry((route, closed)).or_default() += 1;
+        }
+        let counts = counts.into_iter();
+        counts.map(|((route, closed), count)| Tally { route, closed, count }).collect()
+    }
+
     /// Settles an unknown outcome by what an operator knows.
     pub(in crate::idempotency::store) fn resolve(
         &self,

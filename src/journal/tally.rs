@@ -1,0 +1,41 @@
+//! How many outcomes are unknown, counted off the rows: right after a crash, too.
+
+use crate::journal::{Fault, Journal};
+
+/// How many of one route's outcomes are unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// The name of the route, of this config or of one before it.
+    pub route: String,
+    /// Whether it is those whose key is closed until somebody settles them.
+    pub closed: bool,
+    /// How many.
+    pub count: u64,
+}
+
+impl Journal {
+    /// Counts them as of the last commit; of very many, the oldest.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when they cannot be read.
+    pub async fn tally_unknowns(&self) -> Result<Vec<Tally>, Fault> {
+        self.read_as_it_is(|connection| {
+            // The state is written out, so that the index of those alone serves.
+            let mut counted = connection.prepare_cached(
+                "SELECT route, holds, count(*) FROM
+                 (SELECT route, holds FROM exchanges WHERE state = 2 ORDER BY seq LIMIT ?1)
+                 GROUP BY route, holds",
+            )?;
+            let counted = counted.query_map([COUNTED_MAX], |row| {
+                let count = row.get::<_, i64>(2)?.cast_unsigned();
+                Ok(Tally { route: row.get(0)?, closed: row.get(1)?, count })
+            })?;
+            counted.collect()
+        })
+        .await
+    }
+}
+
+/// A scrape does not wait for more.
+const COUNTED_MAX: i64 = 10_000;

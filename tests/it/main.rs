@@ -35,3 +35,4 @@ mod schema;
 mod seen;
 mod shapes;
 mod streams;
+mod watched;

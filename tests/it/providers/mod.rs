@@ -219,7 +219,11 @@ impl Counter {
     fn credential(&self) -> (&'static str, &'static str) {
         match self.api {
             Name::Background | Name::Movies | Name::Images => ("x-api-key", CREDENTIAL),
-            Name::Generation | Name::Charges | Name::Completions => ("authorization", BEARER),
+            Name::Generation
+            | Name::Charges
+            | Name::Completions
+            | Name::Storage
+            | Name::Repository => ("authorization", BEARER),
         }
     }
 }

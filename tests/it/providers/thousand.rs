@@ -91,7 +91,9 @@ fn order(api: Name) -> Order {
                 json!({"input": {"prompt": event}}).to_string()
             })
         },
-        Name::Charges | Name::Completions => unreachable!("they are none of the four"),
+        Name::Charges | Name::Completions | Name::Storage | Name::Repository => {
+            unreachable!("they are none of the four")
+        }
     }
 }
 

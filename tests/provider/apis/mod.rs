@@ -16,7 +16,10 @@ mod images;
 mod keys;
 mod movies;
 mod progress;
+mod repository;
+mod signature;
 pub(crate) mod sites;
+mod storage;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,6 +51,10 @@ pub(crate) enum Name {
     Charges,
     /// Completes chats. No keys.
     Completions,
+    /// Stores what AWS's SDKs sign. No keys.
+    Storage,
+    /// A git repository. No keys.
+    Repository,
 }
 
 /// What an account may do, and how its jobs go.
@@ -119,13 +126,15 @@ struct Call<'a> {
 
 impl Name {
     /// Every API.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Background,
         Self::Movies,
         Self::Images,
         Self::Generation,
         Self::Charges,
         Self::Completions,
+        Self::Storage,
+        Self::Repository,
     ];
 
     /// Its name in ports, scenarios and on the command line.
@@ -137,6 +146,8 @@ impl Name {
             Self::Generation => "generation",
             Self::Charges => "charges",
             Self::Completions => "completions",
+            Self::Storage => "storage",
+            Self::Repository => "repository",
         }
     }
 
@@ -155,7 +166,7 @@ impl Name {
             signs_time: true,
         };
         match self {
-            Self::Background | Self::Charges => free,
+            Self::Background | Self::Charges | Self::Storage | Self::Repository => free,
             // Whatever went wrong, `success` says so; the status may not.
             Self::Movies => Terms { broke_status: 400, refusal_status: 200, ..free },
             Self::Images => Terms { per_minute: 500, at_once: 5, ..free },
@@ -172,6 +183,8 @@ impl Name {
             Self::Generation => Box::<generation::Generation>::default(),
             Self::Charges => Box::<charges::Charges>::default(),
             Self::Completions => Box::<completions::Completions>::default(),
+            Self::Storage => Box::<storage::Storage>::default(),
+            Self::Repository => Box::<repository::Repository>::default(),
         }
     }
 }

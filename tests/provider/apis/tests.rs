@@ -83,12 +83,16 @@ fn order(name: Name) -> (&'static str, &'static str) {
         Name::Generation => ("/v1/models/sketch", r#"{"input": {"prompt": "o-1"}}"#),
         Name::Charges => ("/v1/payment_intents", "amount=100&currency=usd&metadata%5Border%5D=o-1"),
         Name::Completions => ("/v1/chat/completions", r#"{"messages": [{"content": "o-1"}]}"#),
+        Name::Storage | Name::Repository => unreachable!("{name:?} asks for more than a body"),
     }
 }
 
+/// Those with an account, which all but the last two are.
+const PAID: std::ops::Range<usize> = 0..6;
+
 #[test]
 fn each_order_without_a_key_is_an_effect_that_costs_one_credit() {
-    for name in Name::ALL {
+    for &name in &Name::ALL[PAID] {
         let mut asked = Asked::new(name, &json!({"credits": 2}));
         let (path, body) = order(name);
         for n in 1..=2 {
@@ -107,7 +111,7 @@ fn each_order_without_a_key_is_an_effect_that_costs_one_credit() {
 
 #[test]
 fn nobody_is_served_without_a_credential() {
-    for name in Name::ALL {
+    for &name in &Name::ALL[PAID] {
         let mut asked = Asked::new(name, &json!({}));
         asked.headers.clear();
         let (path, body) = order(name);
@@ -118,7 +122,7 @@ fn nobody_is_served_without_a_credential() {
 
 #[test]
 fn a_window_takes_as_many_as_it_says_and_then_the_next() {
-    for name in Name::ALL {
+    for &name in &Name::ALL[PAID] {
         let mut asked = Asked::new(name, &json!({"per_minute": 120}));
         let (path, body) = order(name);
         for n in 1..=120 {

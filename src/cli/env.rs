@@ -30,9 +30,8 @@ pub(super) fn env(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode
     let config = load(path)?;
     let url = proxy_url(&config)?;
     let public = std::path::absolute(&config.state.public).unwrap_or(config.state.public);
-    let [no_proxy, java] = own();
-    let own = Own { no_proxy: no_proxy.as_deref(), java: java.as_deref() };
-    let variables = Variables::new(&url, &public, own);
+    let own = own();
+    let variables = Variables::new(&url, &public, borrowed(&own));
     let format = match arguments.format {
         Written::Shell => Format::Shell,
         Written::Dotenv => Format::Dotenv,
@@ -43,11 +42,18 @@ pub(super) fn env(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the reader's own programs must not send through a proxy, and Java's options.
+/// What the reader's own programs must not send through a proxy, Java's options, PHP's folders.
 #[expect(clippy::disallowed_methods, reason = "the reader's own setting, not samekey's config")]
-pub(super) fn own() -> [Option<String>; 2] {
+pub(super) fn own() -> [Option<String>; 3] {
     let no_proxy = std::env::var("NO_PROXY").or_else(|_unset| std::env::var("no_proxy"));
-    [no_proxy.ok(), std::env::var("JAVA_TOOL_OPTIONS").ok()]
+    let others = ["JAVA_TOOL_OPTIONS", "PHP_INI_SCAN_DIR"].map(|name| std::env::var(name).ok());
+    let [java, php] = others;
+    [no_proxy.ok(), java, php]
+}
+
+pub(super) fn borrowed(own: &[Option<String>; 3]) -> Own<'_> {
+    let [no_proxy, java, php] = own.each_ref().map(Option::as_deref);
+    Own { no_proxy, java, php }
 }
 
 /// Where the running sidecar's first proxy listens, by the config.

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use samekey::app::{App, Home, StateFault};
 use samekey::config::{self, Config, Environment, Faults, Journal};
-use samekey::intercept::{Environment as Variables, Own};
+use samekey::intercept::Environment as Variables;
 use samekey::listen;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::env::own;
+use crate::cli::env::{borrowed, own};
 use crate::cli::run::raise_file_limit;
 use crate::cli::{Stop, failed, log, runtime};
 
@@ -52,9 +52,8 @@ pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitC
     let status = runtime.block_on(async {
         let app = App::build(config, Arc::new(load), home, set_level).await.map_err(failed)?;
         let url = app.proxy_url();
-        let [no_proxy, java] = own();
-        let own = Own { no_proxy: no_proxy.as_deref(), java: java.as_deref() };
-        let variables = Variables::new(&url, &public, own);
+        let own = own();
+        let variables = Variables::new(&url, &public, borrowed(&own));
         let (ended, done) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::runtime::Handle::current().spawn(app.run(async { drop(done.await) }));
         let status = supervise(&arguments.command, &variables).await;

@@ -24,16 +24,17 @@ pub enum Format {
 pub struct Environment {
     proxy_url: String,
     no_proxy: String,
-    /// Whether `no_proxy` has what the reader's own environment says.
-    merged: bool,
     ca: String,
     bundle: String,
     /// Java's options, each an option of its own, quoted where it must be.
     java: Vec<String>,
     /// The same for `JAVA_TOOL_OPTIONS`, behind what the reader's own environment says.
     java_tool: String,
-    /// Whether `java_tool` has that.
-    java_merged: bool,
+    wgetrc: String,
+    /// Where PHP looks for settings, behind where the reader's own environment says.
+    php: String,
+    /// The variables that have what the reader's own environment says.
+    merged: Vec<&'static str>,
 }
 
 /// What a program's environment says already, and what stays in force.
@@ -43,6 +44,21 @@ pub struct Own<'a> {
     pub no_proxy: Option<&'a str>,
     /// `JAVA_TOOL_OPTIONS`.
     pub java: Option<&'a str>,
+    /// `PHP_INI_SCAN_DIR`.
+    pub php: Option<&'a str>,
+}
+
+impl Own<'_> {
+    /// The variables that it speaks of.
+    fn names(&self) -> Vec<&'static str> {
+        let said = [
+            (NO_PROXY, self.no_proxy),
+            (NO_PROXY_LOWER, self.no_proxy),
+            (JAVA, self.java),
+            (PHP, self.php),
+        ];
+        said.into_iter().filter_map(|(name, value)| value.map(|_| name)).collect()
+    }
 }
 
 impl Environment {
@@ -57,23 +73,41 @@ impl Environment {
         Self {
             proxy_url: proxy_url.to_owned(),
             no_proxy,
-            merged: own.no_proxy.is_some(),
             ca: file("ca.pem"),
             bundle: file("bundle.pem"),
             java_tool: java_tool.collect::<Vec<_>>().join(" "),
             java,
-            java_merged: own.java.is_some(),
+            wgetrc: file("wgetrc"),
+            php: format!("{}:{}", own.php.unwrap_or_default(), public.display()),
+            merged: own.names(),
         }
     }
 
     /// Each variable's name and value.
     pub fn variables(&self) -> Vec<(&'static str, &str)> {
         let proxies = PROXIES.iter().map(|name| (*name, self.proxy_url.as_str()));
-        let no_proxies = NO_PROXIES.iter().map(|name| (*name, self.no_proxy.as_str()));
+        let no_proxies = [NO_PROXY, NO_PROXY_LOWER].map(|name| (name, self.no_proxy.as_str()));
         let bundles = BUNDLES.iter().map(|name| (*name, self.bundle.as_str()));
         let node = [("NODE_USE_ENV_PROXY", "1"), ("NODE_EXTRA_CA_CERTS", self.ca.as_str())];
-        let java = [(JAVA, self.java_tool.as_str())];
-        proxies.chain(no_proxies).chain(node).chain(bundles).chain(java).collect()
+        let others = [
+            (JAVA, self.java_tool.as_str()),
+            ("PERL_LWP_ENV_PROXY", "1"),
+            (PHP, self.php.as_str()),
+            ("SYSTEM_WGETRC", self.wgetrc.as_str()),
+        ];
+        proxies.chain(no_proxies).chain(node).chain(bundles).chain(others).collect()
+    }
+
+    /// What PHP reads, whose curl knows no variable for roots.
+    pub(super) fn php_ini(&self) -> String {
+        let bundle = quoted(&self.bundle);
+        format!("curl.cainfo = {bundle}\nopenssl.cafile = {bundle}\n")
+    }
+
+    /// What wget reads in place of `system`, the settings of the whole machine.
+    pub(super) fn wgetrc(&self, system: &str) -> String {
+        let end = if system.is_empty() || system.ends_with('\n') { "" } else { "\n" };
+        format!("{system}{end}ca_certificate = {}\n", self.bundle)
     }
 
     /// All variables as text.
@@ -93,12 +127,12 @@ impl Environment {
     fn shell_line(&self, name: &str, value: &str) -> String {
         let value = format!("'{}'", value.replace('\'', r"'\''"));
         // Whoever sources this later may have exceptions of their own.
-        let kept = if NO_PROXIES.contains(&name) && !self.merged {
-            format!("\"${{{name}:+${name},}}\"")
-        } else if name == JAVA && !self.java_merged {
-            format!("\"${{{name}:+${name} }}\"")
-        } else {
-            String::new()
+        let kept = match name {
+            _ if self.merged.contains(&name) => String::new(),
+            NO_PROXY | NO_PROXY_LOWER => format!("\"${{{name}:+${name},}}\""),
+            JAVA => format!("\"${{{name}:+${name} }}\""),
+            PHP => format!("\"${{{name}-}}\""),
+            _ => String::new(),
         };
         format!("export {name}={kept}{value}\n")
     }
@@ -189,7 +223,8 @@ fn java_host(host: &str) -> Option<String> {
 /// Not `ALL_PROXY`: it adds nothing for http and https, and sends what is neither to us.
 const PROXIES: &[&str] = &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
 
-const NO_PROXIES: &[&str] = &["NO_PROXY", "no_proxy"];
+const NO_PROXY: &str = "NO_PROXY";
+const NO_PROXY_LOWER: &str = "no_proxy";
 
 /// What is next door, the cluster's own services, and the clouds' metadata hosts, which
 /// tell by the caller's address whom they answer.
@@ -206,6 +241,9 @@ const DIRECT: &[&str] = &[
 ];
 
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
+
+/// Folders of settings; an empty name among them is the one that PHP was built with.
+const PHP: &str = "PHP_INI_SCAN_DIR";
 
 /// Each replaces a program's store, so each points at the system's roots and the CA together.
 const BUNDLES: &[&str] = &[
@@ -235,7 +273,7 @@ mod tests {
     use super::*;
 
     fn at(url: &str, no_proxy: Option<&str>) -> Environment {
-        Environment::new(url, Path::new("/a b/it's"), Own { no_proxy, java: None })
+        Environment::new(url, Path::new("/a b/it's"), Own { no_proxy, ..Own::default() })
     }
 
     #[test]
@@ -247,7 +285,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), variables.len());
-        for (name, value) in variables {
+        for (name, value) in variables.into_iter().filter(|(name, _)| *name != PHP) {
             if name.contains("CA") || name.contains("CERT") || name.contains("cafile") {
                 assert!(
                     value.starts_with('/') && Path::new(value).extension().is_some(),
@@ -290,6 +328,35 @@ mod tests {
             let output = shell.args(["-c", &script]).env("NO_PROXY", before).output().unwrap();
             assert!(String::from_utf8(output.stdout).unwrap().starts_with(wanted));
         }
+    }
+
+    #[test]
+    fn a_sourced_file_keeps_the_readers_folders_of_php() {
+        let written = at("http://h:1", None).written(Format::Shell);
+        let script = format!("set -u\n{written}echo \"$PHP_INI_SCAN_DIR\"");
+        for (before, wanted) in [(Some("/own"), "/own:/a b/it's\n"), (None, ":/a b/it's\n")] {
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", &script]).env_remove(PHP).envs(before.map(|own| (PHP, own)));
+            assert_eq!(String::from_utf8(shell.output().unwrap().stdout).unwrap(), wanted);
+        }
+        let own = Own { php: Some("/own"), ..Own::default() };
+        let environment = Environment::new("http://h:1", Path::new("/a"), own);
+        assert!(environment.variables().contains(&(PHP, "/own:/a")));
+    }
+
+    #[test]
+    fn wget_keeps_the_machines_settings_and_trusts_the_bundle() {
+        let ours = "ca_certificate = /a b/it's/bundle.pem\n";
+        for (system, kept) in [("", ""), ("quiet = on", "quiet = on\n"), ("a = b\n", "a = b\n")] {
+            assert_eq!(at("http://h:1", None).wgetrc(system), format!("{kept}{ours}"));
+        }
+    }
+
+    #[test]
+    fn php_reads_the_bundle_for_curl_and_for_streams() {
+        let wanted = "curl.cainfo = \"/a b/it's/bundle.pem\"\n\
+                      openssl.cafile = \"/a b/it's/bundle.pem\"\n";
+        assert_eq!(at("http://h:1", None).php_ini(), wanted);
     }
 
     #[test]

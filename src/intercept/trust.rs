@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
@@ -96,7 +97,8 @@ impl Roots {
     }
 }
 
-/// Writes into `dir` what clients need: `ca.pem`, `bundle.pem`, `truststore.p12`, `env.sh`.
+/// Writes into `dir` what clients need: `ca.pem`, `bundle.pem`, `truststore.p12`, `env.sh`,
+/// and `wgetrc` and `samekey.ini` for wget and PHP, which know no variable for roots.
 ///
 /// The files are for everyone to read; a password in `proxy_url` is left out of them.
 ///
@@ -119,10 +121,19 @@ pub fn publish(
     let mut bundle: String = roots.certs.iter().map(ca::pem).collect();
     bundle.push_str(authority.cert_pem());
     let environment = Environment::new(&without_user(proxy_url), dir, Own::default());
-    files::replace(&dir.join("ca.pem"), 0o644, authority.cert_pem().as_bytes())?;
-    files::replace(&dir.join("bundle.pem"), 0o644, bundle.as_bytes())?;
-    files::replace(&dir.join("truststore.p12"), 0o644, &truststore(authority, roots))?;
-    files::replace(&dir.join("env.sh"), 0o644, environment.written(Format::Shell).as_bytes())
+    let write = |name: &str, contents: &[u8]| files::replace(&dir.join(name), 0o644, contents);
+    write("ca.pem", authority.cert_pem().as_bytes())?;
+    write("bundle.pem", bundle.as_bytes())?;
+    write("truststore.p12", &truststore(authority, roots))?;
+    write("wgetrc", environment.wgetrc(&for_all(Path::new(WGETRC))).as_bytes())?;
+    write("samekey.ini", environment.php_ini().as_bytes())?;
+    write("env.sh", environment.written(Format::Shell).as_bytes())
+}
+
+/// A text that everybody may read; empty where it is not there, or not for everybody.
+fn for_all(path: &Path) -> String {
+    let open = fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
+    open.then(|| fs::read_to_string(path).ok()).flatten().unwrap_or_default()
 }
 
 /// What Java trusts: its setting, too, replaces its own store.
@@ -153,6 +164,9 @@ fn certificates(
     CertificateDer::pem_slice_iter(written)
 }
 
+/// Where wget is set up for a whole machine.
+const WGETRC: &str = "/etc/wgetrc";
+
 /// Where systems keep their roots as one PEM file.
 const BUNDLES: &[&str] = &[
     // Debian, Ubuntu, Gentoo, Arch, Alpine, NixOS
@@ -175,8 +189,6 @@ const BUNDLES: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use tempfile::tempdir;
 
     use super::*;
@@ -256,15 +268,29 @@ mod tests {
         publish(&public, &own, &system, "http://u:secret@127.0.0.1:2").unwrap();
         assert_eq!(mode(&public), 0o755);
         let read = |name: &str| fs::read_to_string(public.join(name)).unwrap();
-        for name in ["ca.pem", "bundle.pem", "env.sh"] {
+        for name in ["ca.pem", "bundle.pem", "env.sh", "wgetrc", "samekey.ini"] {
             assert_eq!(mode(&public.join(name)), 0o644);
             assert!(!read(name).contains("secret") && !read(name).contains("KEY"));
         }
         assert_eq!(mode(&public.join("truststore.p12")), 0o644);
-        assert_eq!(fs::read_dir(&public).unwrap().count(), 4);
+        assert_eq!(fs::read_dir(&public).unwrap().count(), 6);
         assert_eq!(read("ca.pem"), own.cert_pem());
         assert_eq!(read("bundle.pem"), format!("{}{}", other.cert_pem(), own.cert_pem()));
         assert!(read("env.sh").contains("export HTTPS_PROXY='http://127.0.0.1:2'\n"));
-        assert!(read("env.sh").contains(public.join("bundle.pem").to_str().unwrap()));
+        for name in ["env.sh", "wgetrc", "samekey.ini"] {
+            assert!(read(name).contains(public.join("bundle.pem").to_str().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_for_everybody_is_not_published() {
+        let dir = tempdir().unwrap();
+        let file = dir.path().join("wgetrc");
+        assert_eq!(for_all(&file), "");
+        fs::write(&file, "quiet = on\n").unwrap();
+        for (mode, wanted) in [(0o644, "quiet = on\n"), (0o640, "")] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(for_all(&file), wanted);
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test lint unit crash demo bench bench-store install
+.PHONY: help run test lint unit crash demo clients bench bench-store install
 
 help:
 	@echo "make run    the sidecar on its built-in config: proxy on 127.0.0.1:8080, admin on 127.0.0.1:9090"
 	@echo "make test   installs what the tests need, then format, lints, docs, unit, property and end-to-end tests"
 	@echo "make crash  the long form of the crash tests: CRASH_KILLS kills (500), and what they came to"
 	@echo "make demo   a flaky provider, the sidecar, unmodified programs, and what each of them saw"
+	@echo "make clients  every client: real programs over intercepted TLS, and the README's table of them"
 	@echo "make bench  ratios against a direct connection and a bare proxy"
 	@echo "make bench-store  the journal against memory, and a journal of a million keys"
 	@echo "make lint   format, lints, docs, dependencies"
@@ -35,6 +36,9 @@ crash: install
 
 demo:
 	.ci/demo
+
+clients:
+	.ci/clients
 
 bench:
 	$(CARGO) bench --locked --bench proxy

@@ -22,6 +22,7 @@ pub mod shape;
 pub mod signature;
 pub mod stage;
 pub mod statuses;
+pub mod traceparent;
 pub mod trail;
 
 use std::pin::Pin;

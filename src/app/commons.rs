@@ -12,6 +12,7 @@ use crate::exchange::Chance;
 use crate::exchange::body::Room;
 use crate::exchange::id::Names;
 use crate::idempotency::Commons;
+use crate::idempotency::leading::Leading;
 use crate::idempotency::lookup::Lookups;
 use crate::idempotency::orphans::Orphans;
 use crate::idempotency::running::Running;
@@ -67,6 +68,7 @@ pub(super) async fn build(
         room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
         metrics: means.metrics.clone(),
         running: Running::default(),
+        leading: Leading::default(),
         lookups: Lookups::new(means.background.clone()),
         ended: broadcast::channel(ledger::ENDED_MAX).0,
     };

@@ -8,6 +8,7 @@ pub mod ledger;
 mod reload;
 mod shared;
 mod state;
+mod traces;
 
 use std::fmt;
 use std::io;
@@ -31,6 +32,7 @@ use crate::listen::{House, Listener, Target};
 use crate::metrics::Metrics;
 use crate::proxy::{Proxy, Router};
 use crate::route::Route;
+use crate::trace::Tracer;
 use crate::upstream::{Dialer, Ourselves, Pool};
 
 use kept::Kept;
@@ -105,6 +107,7 @@ struct Core {
     house: House,
     kept: Kept,
     metrics: Metrics,
+    tracer: Option<Tracer>,
     set_level: SetLevel,
     /// Upstream connections and housekeeping: nobody waits for them when draining.
     background: TaskTracker,
@@ -150,7 +153,8 @@ impl App {
         let kept = Kept::new(gates, inbox::trays(&config, &commons, &draining));
         let lasting = |route: &Route| kept.of(route, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
-        let proxy = Proxy::new(router, commons.clone());
+        let tracer = traces::tracer(&config, (&roots, &authority), &commons, &background);
+        let proxy = Proxy::new(router, commons.clone(), tracer.clone());
         let house = House {
             proxy: proxy.clone(),
             authority: authority.clone(),
@@ -184,6 +188,7 @@ impl App {
             house,
             kept,
             metrics,
+            tracer,
             set_level,
             background,
             counted_at: Mutex::default(),
@@ -229,11 +234,13 @@ impl App {
         tracing::info!(?grace, "draining");
         core.house.draining.cancel();
         core.house.tasks.close();
+        let until = Instant::now() + grace;
         let drained = timeout(grace, core.house.tasks.wait()).await;
         if drained.is_err() {
             tracing::warn!("exchanges were cut: shutdown.grace is over");
         }
         core.commons.store.close().await;
+        traces::close(core.tracer.as_ref(), until).await;
     }
 }
 

@@ -1,4 +1,6 @@
-//! The `SAMEKEY_*` variables, which are laid over the file.
+//! The `SAMEKEY_*` variables, which are laid over the file, and those of OpenTelemetry.
+
+use crate::config::traces;
 
 /// What the environment says; a variable that is empty is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Environment {
     pub log: Option<String>,
     /// `SAMEKEY_LOG_FORMAT`: `text` or `json`.
     pub log_format: Option<String>,
+    /// The standard `OTEL_*` variables that are set.
+    pub otel: std::collections::BTreeMap<&'static str, String>,
 }
 
 impl Environment {
@@ -27,6 +31,10 @@ impl Environment {
             state_dir: variable(STATE_DIR),
             log: variable(LOG),
             log_format: variable(LOG_FORMAT),
+            otel: traces::NAMES
+                .into_iter()
+                .filter_map(|name| Some((name, variable(name)?)))
+                .collect(),
         }
     }
 }

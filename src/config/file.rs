@@ -17,7 +17,7 @@ use crate::config::route::{
 use crate::config::state::StateBlock;
 use crate::config::tree::{Node, Value};
 use crate::config::upstream::{EgressBlock, UpstreamBlock};
-use crate::config::{Config, Faults, Log, LogFormat, Source};
+use crate::config::{Config, Faults, Log, LogFormat, Source, traces};
 use crate::listen;
 use crate::route::Route;
 
@@ -141,6 +141,7 @@ impl File {
             shutdown_grace: self.shutdown.grace.duration(),
             routes,
             log: Log { level: self.log.level.text, format: self.log.format.map(|format| format.0) },
+            traces: traces::read(&env.otel),
         })
     }
 

@@ -35,6 +35,7 @@ mod retry;
 mod route;
 mod schema;
 mod state;
+mod traces;
 mod tree;
 mod upstream;
 
@@ -46,6 +47,7 @@ use std::time::Duration;
 pub use environment::Environment;
 pub use fault::{Fault, Faults};
 pub use state::{Journal, Shared, State};
+pub use traces::Traces;
 
 use crate::config::reading::{Reading, Written as _};
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub routes: Vec<crate::route::Route>,
     /// What is logged, and how.
     pub log: Log,
+    /// Whether spans are exported: by the standard variables alone.
+    pub traces: Traces,
 }
 
 /// Which config is in force.

@@ -22,6 +22,7 @@ pub mod shape;
 pub mod signature;
 pub mod stage;
 pub mod statuses;
+pub mod traced;
 pub mod traceparent;
 pub mod trail;
 
@@ -44,6 +45,7 @@ pub use record::Record;
 pub use shape::Shape;
 pub use stage::{Stage, take_ready};
 pub use statuses::Statuses;
+pub use traced::Traced;
 pub use trail::{End, Outcome, Stop, Trail};
 
 /// A future that a stage returns.
@@ -67,6 +69,8 @@ pub struct RequestParts {
     pub body: Body,
     /// What the stages learn on the way.
     pub trail: Trail,
+    /// The trace that it is part of, where somebody wants it traced.
+    pub traced: Option<Traced>,
     /// Who asked, as far as this proxy knows.
     pub client: Client,
     /// A digest of the credentials that it carries.
@@ -151,6 +155,7 @@ impl RequestParts {
             headers: HeaderMap::new(),
             body,
             trail: Trail::default(),
+            traced: None,
             client: Client::default(),
             caller: [0; 32],
             arrived: Instant::now(),

@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::sync::Notify;
 
 use crate::exchange::id::ExchangeId;
+use crate::exchange::traceparent::TraceContext;
 
 /// The class of one attempt: exactly one applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -185,6 +186,8 @@ pub struct Notes {
     pub stop: Option<Stop>,
     /// Where a repeat's answer came from.
     pub replay: Option<Replay>,
+    /// The span of the exchange that was joined, where that is traced here.
+    pub joined: Option<TraceContext>,
     /// What came of the last try to go on with a body that broke off.
     pub resume: Option<&'static str>,
     /// Who answered, where the answer is no failure.

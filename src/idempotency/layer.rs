@@ -181,8 +181,8 @@ where
 
 /// Notes the key for the response's headers and for the log.
 fn note(shared: &Shared, request: &Request, found: &Identified) {
-    // Only the log reads it, and a digest has its price.
-    let logged = tracing::enabled!(tracing::Level::INFO);
+    // Only the log and a trace read it, and a digest has its price.
+    let logged = tracing::enabled!(tracing::Level::INFO) || request.traced.is_some();
     let told = logged.then(|| KeyNote {
         source: found.source.as_str(),
         digest: found.key.digest(&shared.secret),

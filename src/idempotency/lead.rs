@@ -17,6 +17,7 @@ use crate::idempotency::cost;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::identify::Identified;
 use crate::idempotency::key::Key;
+use crate::idempotency::leading::Leads;
 use crate::idempotency::lookup::Follow;
 use crate::idempotency::orphans::Orphan;
 use crate::idempotency::outlive::Outlive;
@@ -48,6 +49,8 @@ struct Seen {
     orphan: Option<Arc<Orphan>>,
     /// How the provider is asked, where nobody may send the key again.
     follow: Option<Follow>,
+    /// Lets those that join it know its trace.
+    _leads: Option<Leads>,
 }
 
 impl Lead {
@@ -58,6 +61,7 @@ impl Lead {
         (claim, orphan, follow): (Claim, Option<Arc<Orphan>>, Option<Follow>),
     ) -> Self {
         let once = resend(&shared, &request.method, ask) == Resend::Never;
+        let leads = shared.leading.begin(claim.exchange(), request.traced.as_ref());
         let seen = Seen {
             shared,
             id: claim.id(),
@@ -68,6 +72,7 @@ impl Lead {
             ambiguous_before: claim.ambiguous_before(),
             orphan,
             follow: follow.filter(|_| once),
+            _leads: leads,
         };
         let promise = seen.shared.terms.rules.upstream_ttl;
         let until = claim.promised_until(promise);

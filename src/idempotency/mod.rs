@@ -31,6 +31,7 @@ mod cost;
 mod gather;
 mod identify;
 mod lead;
+pub mod leading;
 mod outlive;
 mod recorder;
 mod repeat;

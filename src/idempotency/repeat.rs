@@ -170,6 +170,8 @@ impl<'a> Repeat<'a> {
             return self.differs(request).map(Some);
         }
         let exchange = waiter.exchange;
+        // Asked now: once it has ended, nobody knows.
+        let leader = self.shared.leading.of(exchange);
         let told = if joins { waiter.told(left(until)).await } else { None };
         let Some(told) = told else { return Err(self.in_progress()) };
         if matches!(told, Told::AskAgain) {
@@ -181,6 +183,7 @@ impl<'a> Repeat<'a> {
             return if request.replayable { Ok(None) } else { Err(self.in_progress()) };
         }
         self.shared.terms.metrics.key(KeyEvent::Joined);
+        request.trail.with(|notes| notes.joined = leader);
         match told {
             Told::Answer(record) => {
                 self.count_saved(&record);

@@ -13,6 +13,7 @@ use crate::exchange::{Chance, Effects, Request};
 use crate::idempotency::Rules;
 use crate::idempotency::fingerprint::Fingerprinter;
 use crate::idempotency::key::{Secret, Source};
+use crate::idempotency::leading::Leading;
 use crate::idempotency::lookup::{Lookups, Recipe};
 use crate::idempotency::orphans::Orphans;
 use crate::idempotency::running::Running;
@@ -45,6 +46,8 @@ pub struct Commons {
     pub metrics: Metrics,
     /// Exchanges under way of which no row is written yet.
     pub running: Running,
+    /// Exchanges in flight that are traced.
+    pub leading: Leading,
     /// Keys whose outcome is unknown, and what providers said of them so far.
     pub lookups: Lookups,
     /// Told of every exchange of the ledger that ends.

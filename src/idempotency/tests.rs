@@ -74,6 +74,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         room: Room::new(std::env::temp_dir(), 1 << 20, 1 << 20),
         metrics,
         running: super::running::Running::default(),
+        leading: crate::idempotency::leading::Leading::default(),
         lookups: super::lookup::Lookups::new(TaskTracker::new()),
         ended: tokio::sync::broadcast::channel(1).0,
     };

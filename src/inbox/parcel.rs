@@ -100,7 +100,7 @@ fn is_kept(name: &str) -> bool {
 pub const DELIVERY: HeaderName = HeaderName::from_static("samekey-delivery");
 
 /// What says how the body is to be read, and who sent it.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "content-type",
     "content-encoding",
     "content-language",
@@ -108,6 +108,7 @@ const KEPT: [&str; 9] = [
     "date",
     "idempotency-key",
     "traceparent",
+    "tracestate",
     "user-agent",
     "via",
 ];

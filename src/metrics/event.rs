@@ -15,6 +15,19 @@ pub enum Source {
     Local,
 }
 
+impl Source {
+    /// The word of the label, as spans have it too.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Stored => "stored",
+            Self::Joined => "joined",
+            Self::Adopted => "adopted",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// Why an exchange was retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {

@@ -15,6 +15,7 @@ mod poll;
 mod process;
 mod resume;
 mod route;
+mod spans;
 mod store;
 mod system;
 mod text;
@@ -34,6 +35,7 @@ pub use lookup::{LookupMetrics, LookupResult};
 pub use poll::{PollEvent, PollMetrics};
 pub use resume::Resume;
 pub use route::RouteMetrics;
+pub use spans::{Dropped, SpanMetrics};
 pub use text::Format;
 pub use unknown::Key as UnknownKey;
 
@@ -53,6 +55,7 @@ struct Families {
     lookups: Counters,
     credit: credit::Families,
     inboxes: inbox::Families,
+    spans: spans::Families,
     store: store::Families,
     connections: connection::Families,
     handshakes: Counters,
@@ -77,6 +80,7 @@ impl Metrics {
             lookups: lookup::family(&registry),
             credit: credit::Families::new(&registry),
             inboxes: inbox::Families::new(&registry),
+            spans: spans::Families::new(&registry),
             store: store::Families::new(&registry),
             connections: connection::Families::new(&registry),
             handshakes: handshake::family(&registry),

@@ -1,14 +1,15 @@
 //! A poll that is under way, and those who wait for what comes of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::exchange::traceparent::TraceContext;
 use crate::exchange::trail::Presence;
-use crate::exchange::{Failure, Record, Stop};
+use crate::exchange::{Failure, Record, Stop, Traced};
 use crate::poll::board::Board;
 use crate::poll::job::Job;
 
@@ -50,6 +51,8 @@ pub(super) struct Flight {
     /// Whether anybody ever joined it.
     joined: AtomicBool,
     told: watch::Sender<Option<Told>>,
+    /// The span of the one who began it, where that is traced.
+    leader: OnceLock<TraceContext>,
     /// In the place of its clients: gone with the last of them.
     presence: Presence,
 }
@@ -75,6 +78,7 @@ impl Flight {
             seats: AtomicUsize::new(0),
             joined: AtomicBool::new(false),
             told: watch::Sender::new(None),
+            leader: OnceLock::new(),
             presence: Presence::default(),
         })
     }
@@ -95,6 +99,11 @@ impl Seat {
             flight.joined.store(true, Ordering::Release);
         }
         Self { board: board.clone(), flight: flight.clone() }
+    }
+
+    /// The span of the one who began the flight, where that is traced.
+    pub(super) fn leader(&self) -> Option<TraceContext> {
+        self.flight.leader.get().copied()
     }
 
     /// Waits for what comes of the flight; `None`: nothing until then.
@@ -123,6 +132,11 @@ impl Drop for Seat {
 impl Pilot {
     pub(super) fn of(board: &Board, flight: &Arc<Flight>) -> Self {
         Self { board: board.clone(), flight: flight.clone() }
+    }
+
+    /// Lets those who wait know the trace of the one who began it.
+    pub(super) fn is_part_of(&self, traced: &Traced) {
+        self.flight.leader.get_or_init(|| traced.context());
     }
 
     /// Who waits, as the stages below see it.

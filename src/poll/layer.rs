@@ -237,6 +237,9 @@ impl Asking {
         S::Future: Send,
     {
         request.client.presence = pilot.presence().clone();
+        if let Some(traced) = &request.traced {
+            pilot.is_part_of(traced);
+        }
         let tasks = self.terms.tasks.clone();
         let (tell, told) = oneshot::channel();
         tasks.spawn(self.fly(inner, request, pilot, tell));
@@ -312,7 +315,10 @@ impl Asking {
         let after = patience.map_or(self.terms.deadline, |own| own.min(self.terms.deadline));
         let told = seat.told(request.arrived + after).await;
         let joined = |stop| {
-            request.trail.with(|notes| (notes.replay, notes.stop) = (Some(Replay::Joined), stop));
+            request.trail.with(|notes| {
+                (notes.replay, notes.stop) = (Some(Replay::Joined), stop);
+                notes.joined = seat.leader();
+            });
         };
         match told {
             None => Err(Failure::TimedOut { after, sent: false }),

@@ -1,15 +1,18 @@
 //! The end of an exchange: what its answer says about it, what is counted, what is logged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use crate::exchange::body::{Body, BodyEnd, Upload, Watcher};
+use crate::exchange::traced::Over;
+use crate::exchange::traceparent::{TraceContext, TraceId};
 use crate::exchange::trail::{Answered, Guarded, Notes, Presence, Replay, Stop, Trail};
-use crate::exchange::{Failure, Origin, Request, Response, Shape, answer};
+use crate::exchange::{Failure, Origin, Request, Response, Shape, Traced, answer};
 use crate::idempotency::store::{self, About};
 use crate::journal::State;
 use crate::journal::moment::micros;
@@ -29,8 +32,13 @@ pub(super) struct Finish {
     /// Whether a route matched: then the answer says what was done.
     routed: bool,
     status: Option<StatusCode>,
+    /// What an answer that was made here says.
+    failed: Option<&'static str>,
     source: Source,
     end: Option<BodyEnd>,
+    traced: Option<Traced>,
+    /// For the log: the trace that the client is in, whoever records it.
+    trace: Option<TraceId>,
     _in_flight: Raised,
 }
 
@@ -52,8 +60,11 @@ impl Finish {
             client,
             routed,
             status: None,
+            failed: None,
             source: Source::Local,
             end: None,
+            traced: None,
+            trace: None,
             _in_flight: in_flight,
         }
     }
@@ -62,6 +73,18 @@ impl Finish {
     pub(super) fn aimed_at(&mut self, origin: &Origin, target: &Uri, proxy: &Proxy) {
         let target = target.path_and_query().cloned();
         self.aim = Some(Aim { origin: origin.clone(), target, proxy: proxy.clone() });
+    }
+
+    /// Notes the trace that the exchange is part of, by who traces it or else by its client.
+    pub(super) fn part_of(&mut self, traced: Option<Traced>, headers: &HeaderMap) {
+        self.trace = match &traced {
+            Some(traced) => Some(traced.trace()),
+            None if tracing::enabled!(tracing::Level::INFO) => {
+                TraceContext::of(headers).map(|context| context.trace)
+            }
+            None => None,
+        };
+        self.traced = traced;
     }
 
     /// An exchange without a key has a row of the ledger where it was retried.
@@ -88,6 +111,12 @@ impl Finish {
         commons.note(store::note(row, state, &notes.attempts, &[]));
     }
 
+    /// What its span is made of.
+    fn over<'a>(&self, notes: &'a Notes, took: Duration) -> Over<'a> {
+        let (status, failed, source) = (self.status, self.failed, self.source.as_str());
+        Over { notes, status, failed, source, body: self.end, took }
+    }
+
     /// The answer as the client gets it; its body carries this to its last byte.
     pub(super) fn answer(
         mut self,
@@ -98,6 +127,7 @@ impl Finish {
         let (mut response, made_here) = match result {
             Ok(response) => (response, false),
             Err(failure) => {
+                self.failed = Some(answer::problem(&failure).slug);
                 (self.trail.with(|notes| local(&failure, notes.attempts.len(), shape)), true)
             }
         };
@@ -187,18 +217,21 @@ impl Drop for Finish {
         let took = self.began.elapsed();
         self.route.took(took);
         self.trail.with(|notes| self.note_retried(notes));
+        if let Some(traced) = &self.traced {
+            self.trail.with(|notes| traced.ended(&self.over(notes, took)));
+        }
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
         self.trail.with(|notes| {
-            let waited: std::time::Duration =
-                notes.attempts.iter().map(|attempt| attempt.waited).sum();
+            let waited: Duration = notes.attempts.iter().map(|attempt| attempt.waited).sum();
             let outcomes: Vec<&str> =
                 notes.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect();
             let alone = notes.guarded == Guarded::Alone;
             tracing::info!(
                 route = self.route.name(),
                 exchange = notes.exchange.map(tracing::field::display),
+                trace_id = self.trace.map(tracing::field::display),
                 method = %self.method,
                 host = self.aim.as_ref().map_or("", |aim| &*aim.origin.host),
                 status = self.status.map_or(0, |status| status.as_u16()),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tower::Service as _;
@@ -15,14 +16,15 @@ use tower::Service as _;
 use crate::exchange::body::Body;
 use crate::exchange::trail::Presence;
 use crate::exchange::{
-    Client, Failure, Origin, Request, RequestParts, Response, Shape, Standing, Trail, answer,
-    headers,
+    Client, Failure, Origin, Request, RequestParts, Response, Shape, Standing, Traced, Trail,
+    answer, headers,
 };
 use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::{Carrier, Commons};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::pipeline::{self, Lasting, Pipeline};
-use crate::route::{Index, Route};
+use crate::route::{Index, Mode, Route};
+use crate::trace::{Asked, Sent, Tracer};
 use crate::upstream::{Pool, Sender};
 
 use finish::{Finish, Unread};
@@ -37,6 +39,7 @@ pub struct Proxy {
 struct Inner {
     router: ArcSwap<Router>,
     commons: Commons,
+    tracer: Option<Tracer>,
 }
 
 /// The routes in force, each with its stages.
@@ -106,9 +109,9 @@ impl Router {
 }
 
 impl Proxy {
-    /// Answers by `router` until another one takes its place.
-    pub fn new(router: Router, commons: Commons) -> Self {
-        Self { inner: Arc::new(Inner { router: ArcSwap::from_pointee(router), commons }) }
+    /// Answers by `router` until another one takes its place, and is traced by `tracer`.
+    pub fn new(router: Router, commons: Commons, tracer: Option<Tracer>) -> Self {
+        Self { inner: Arc::new(Inner { router: ArcSwap::from_pointee(router), commons, tracer }) }
     }
 
     /// Puts other routes in force; exchanges under way end as they began.
@@ -161,10 +164,13 @@ impl Proxy {
         let mut finish =
             Finish::new(metrics, method, trail.clone(), presence.clone(), routed.is_some());
         finish.aimed_at(&origin, request.uri(), self);
+        let traced = self.trace(&request, &origin, routed);
+        finish.part_of(traced.clone(), request.headers());
         let wants_upgrade = version == Version::HTTP_11 && headers::asks_upgrade(request.headers());
         let switch = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
         let client = Client { user, presence };
-        let request = self.clean(request, origin, routed, (client, trail, wants_upgrade));
+        let mut request = self.clean(request, origin, routed, (client, trail, wants_upgrade));
+        request.traced = traced;
         let unread = Unread::of(&request);
         let result = match routed {
             Some(routed) => routed.pipeline.clone().call(request).await,
@@ -181,6 +187,25 @@ impl Proxy {
         finish.answer(result, &unread, shape)
     }
 
+    /// The trace that a request is part of, where somebody wants exchanges traced.
+    fn trace(
+        &self,
+        request: &http::Request<Incoming>,
+        origin: &Origin,
+        routed: Option<&Routed>,
+    ) -> Option<Traced> {
+        let tracer = self.inner.tracer.as_ref()?;
+        let cared = routed.is_some_and(|routed| routed.route.mode == Mode::Enforce);
+        Some(tracer.begin(&Asked {
+            method: request.method(),
+            origin,
+            target: &target(request.uri()),
+            headers: request.headers(),
+            route: routed.map_or("none", |routed| &routed.route.name),
+            sent: if cared { Sent::Cared } else { Sent::AsItCame },
+        }))
+    }
+
     /// The request as the stages see it.
     fn clean(
         &self,
@@ -190,10 +215,7 @@ impl Proxy {
         (client, trail, wants_upgrade): (Client, Trail, bool),
     ) -> Request {
         let (mut parts, incoming) = request.into_parts();
-        let path = match parts.uri.path_and_query() {
-            Some(path) if !path.path().is_empty() => path.clone(),
-            _ => http::uri::PathAndQuery::from_static("/"),
-        };
+        let path = target(&parts.uri);
         let upgrade = wants_upgrade.then(|| parts.headers.get(UPGRADE).cloned()).flatten();
         let mut wishes = headers::clean_request(&mut parts.headers, carrier(routed));
         wishes.single_attempt |= wants_upgrade;
@@ -215,6 +237,7 @@ impl Proxy {
             upload: (!body.is_empty()).then_some(upload),
             body,
             trail,
+            traced: None,
             client,
             caller,
             arrived: Instant::now(),
@@ -226,6 +249,14 @@ impl Proxy {
             standing: Standing::default(),
             guard: None,
         })
+    }
+}
+
+/// What a request asks its origin for.
+fn target(uri: &Uri) -> PathAndQuery {
+    match uri.path_and_query() {
+        Some(target) if !target.path().is_empty() => target.clone(),
+        _ => PathAndQuery::from_static("/"),
     }
 }
 

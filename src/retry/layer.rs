@@ -14,7 +14,7 @@ use crate::exchange::hint::{self, Hint};
 use crate::exchange::trail::{Attempt, Stop};
 use crate::exchange::{
     BoxFuture, Chance, Client, Failure, Guard, Origin, Outcome, Request, RequestParts, Response,
-    Standing, Trail, Upload, signature, take_ready,
+    Standing, Traced, Trail, Upload, signature, take_ready,
 };
 use crate::failpoint::Failpoint;
 use crate::metrics::RouteMetrics;
@@ -119,6 +119,7 @@ pub(super) struct Parts {
     pub(super) path: PathAndQuery,
     pub(super) headers: HeaderMap,
     pub(super) trail: Trail,
+    traced: Option<Traced>,
     client: Client,
     caller: [u8; 32],
     arrived: Instant,
@@ -143,6 +144,7 @@ impl Exchange {
             path: request.path,
             headers: request.headers,
             trail: request.trail,
+            traced: request.traced,
             client: request.client,
             caller: request.caller,
             arrived: request.arrived,
@@ -221,6 +223,7 @@ impl Exchange {
             headers: parts.headers.clone(),
             body: self.body.reader(),
             trail: parts.trail.clone(),
+            traced: parts.traced.clone(),
             client: parts.client.clone(),
             caller: parts.caller,
             arrived: parts.arrived,
@@ -279,6 +282,9 @@ impl Exchange {
         let (outcome, status) = (attempt.outcome, attempt.status);
         let did_nothing = attempt.did_nothing;
         self.ambiguous |= !did_nothing;
+        if let Some(traced) = &self.parts.traced {
+            traced.classified(outcome, waited);
+        }
         self.parts.trail.with(|notes| {
             notes.attempts.push(Attempt { outcome, status, did_nothing, waited, at });
             notes.says = said.says;

@@ -1,7 +1,8 @@
 //! One attempt: a pooled connection, a deadline, and proof of what was sent.
 //!
 //! `pool` keeps the connections, `dial` makes them, `load` counts what each carries,
-//! `sender` sends one attempt on one of them, and `proof` says what is known if it fails.
+//! `sender` sends one attempt on one of them, `sent` knows how far it has come, and `proof`
+//! says what is known if it fails.
 //!
 //! # Invariants
 //!
@@ -16,6 +17,7 @@ mod load;
 mod pool;
 mod proof;
 mod sender;
+mod sent;
 
 use std::path::PathBuf;
 use std::time::Duration;

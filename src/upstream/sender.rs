@@ -1,7 +1,6 @@
 //! Sends one attempt, and says what is known when it fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,13 +15,14 @@ use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
 use crate::exchange::body::{BodyEnd, BodyError, Upload, Watcher};
-use crate::exchange::headers;
 use crate::exchange::{Body, BoxFuture, Failure, Origin, Request, Response};
+use crate::exchange::{answer, headers};
 use crate::failpoint::Failpoint;
 use crate::upstream::dial::{Connection, Speaks};
 use crate::upstream::load::Stream;
 use crate::upstream::pool::{Pool, Taken, Want};
 use crate::upstream::proof;
+use crate::upstream::sent::Sent;
 
 /// The last stage: one attempt, within a route's times.
 #[derive(Clone, Debug)]
@@ -55,20 +55,34 @@ impl Sender {
     /// # Cancel safety
     ///
     /// Dropping it ends the attempt: an HTTP/1 connection is closed, an HTTP/2 stream reset.
-    async fn send(self, request: Request) -> Result<Response, Failure> {
+    async fn send(self, mut request: Request) -> Result<Response, Failure> {
         if let Some(guard) = &request.guard {
             guard.check().await?;
         }
+        let Some(traced) = request.traced.take() else {
+            return self.send_within(request, &Arc::default()).await;
+        };
+        let underway = traced.begin(&mut request.headers);
+        let sent = Arc::default();
+        let result = self.send_within(request, &sent).await;
+        if let Some(underway) = underway {
+            let told = result.as_ref().map(|response| response.status);
+            underway.ended(sent.version(), told.map_err(|it| answer::problem(it).proxy_error));
+        }
+        result
+    }
+
+    /// Sends one attempt, and cuts it when its time is over.
+    async fn send_within(self, request: Request, sent: &Arc<Sent>) -> Result<Response, Failure> {
         let started = Instant::now();
         let cut = earliest(self.times.attempt.map(|limit| started + limit), request.cut_at);
-        let sent = Arc::new(AtomicBool::new(false));
         let body_idle = self.times.body_idle;
         let attempt = attempt(self.pool, request, sent.clone());
         let mut response = match cut {
             None => attempt.await?,
             Some(cut) => timeout_at(cut, attempt).await.map_err(|_elapsed| {
                 let after = cut.saturating_duration_since(started);
-                Failure::TimedOut { after, sent: sent.load(Ordering::Acquire) }
+                Failure::TimedOut { after, sent: sent.anything() }
             })??,
         };
         if let Some(limit) = body_idle {
@@ -93,7 +107,7 @@ impl Service<Request> for Sender {
     }
 }
 
-async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<Response, Failure> {
+async fn attempt(pool: Pool, request: Request, sent: Arc<Sent>) -> Result<Response, Failure> {
     let upgrade = request.wants_upgrade;
     let want = Want {
         speaks: if upgrade { Speaks::Http1Only } else { Speaks::Any },
@@ -108,9 +122,9 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<
             Taken::Fresh(connection) => (false, connection),
             Taken::Used(connection) => (true, connection),
         };
-        sent.store(true, Ordering::Release);
         let unsent = match connection {
             Connection::Http1(mut sender) => {
+                sent.begin(Version::HTTP_11);
                 for_http1(&mut parcel, &origin, upgrade);
                 match written(sender.try_send_request(parcel)).await {
                     Ok(response) => {
@@ -124,6 +138,7 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<
                 }
             }
             Connection::Http2(mut sender, load) => {
+                sent.begin(Version::HTTP_2);
                 let stream = load.begin();
                 for_http2(&mut parcel, &origin);
                 match written(sender.try_send_request(parcel)).await {
@@ -136,7 +151,7 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<AtomicBool>) -> Result<
                 }
             }
         };
-        sent.store(false, Ordering::Release);
+        sent.take_back();
         if !used {
             return Err(Failure::Unreachable {
                 detail: format!("{origin} closed the connection before the request was written"),

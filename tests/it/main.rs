@@ -35,4 +35,5 @@ mod schema;
 mod seen;
 mod shapes;
 mod streams;
+mod traces;
 mod watched;

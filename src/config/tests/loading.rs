@@ -24,6 +24,7 @@ fn the_environment_is_laid_over_the_file() {
         log: set("warn"),
         log_format: set("text"),
         config: None,
+        ..Environment::default()
     };
     let config = parse(text, Path::new("a.yaml"), &env).expect("a config");
     let addresses: Vec<_> = config.listeners.iter().map(|spec| spec.address.as_str()).collect();

@@ -10,6 +10,7 @@ mod lookup;
 mod meaning;
 mod routes;
 mod shipped;
+mod traces;
 
 use std::path::Path;
 

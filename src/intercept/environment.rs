@@ -137,16 +137,33 @@ impl Environment {
         format!("export {name}={kept}{value}\n")
     }
 
+    /// Each variable's name and value, as the `env` of a Kubernetes container takes them.
+    pub fn of_a_container(&self) -> Vec<(&'static str, String)> {
+        let variables = self.variables().into_iter();
+        variables.map(|(name, value)| (name, container_value(name, value))).collect()
+    }
+
     fn kubernetes(&self) -> String {
-        let list = self.lines(|name, value| {
-            // Kubernetes would read `$(NAME)` as a reference.
-            let value = value.replace("$(", "$$(");
+        let line = |(name, value): (&str, String)| {
             format!("- name: {name}\n  value: {}\n", quoted(&value))
-        });
+        };
+        let list: String = self.of_a_container().into_iter().map(line).collect();
         format!(
             "# {} must be mounted at the same path in the application's container.\n{list}",
             self.ca
         )
+    }
+}
+
+/// Kubernetes reads `$(NAME)` as a reference, and `$$(` as two plain signs.
+///
+/// Programs that talk to the cluster's API find its address in one that is always set.
+fn container_value(name: &str, value: &str) -> String {
+    let escaped = value.replace("$(", "$$(");
+    if [NO_PROXY, NO_PROXY_LOWER].contains(&name) {
+        format!("{escaped},{CLUSTER_API}")
+    } else {
+        escaped
     }
 }
 
@@ -234,11 +251,16 @@ const DIRECT: &[&str] = &[
     "::1",
     ".svc",
     ".cluster.local",
+    "kubernetes.default.svc",
     "169.254.169.254",
     "169.254.170.2",
     "169.254.170.23",
+    "fd00:ec2::254",
     "metadata.google.internal",
 ];
+
+/// EnvVar.value, Kubernetes API reference: service variables can be referred to.
+const CLUSTER_API: &str = "$(KUBERNETES_SERVICE_HOST)";
 
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
@@ -391,7 +413,9 @@ mod tests {
             assert!(
                 written.contains(&format!("-Dhttps.proxyHost={host}\n-Dhttps.proxyPort={port}\n"))
             );
-            assert!(written.contains("\"localhost|127.0.0.1|[::1]|*.svc|*.cluster.local|169.254."));
+            assert!(written.contains(
+                "\"localhost|127.0.0.1|[::1]|*.svc|*.cluster.local|kubernetes.default.svc|169.254."
+            ));
             assert_eq!(written.contains("disabledSchemes"), url.contains('@'));
             assert!(written.contains("-Djavax.net.ssl.trustStore=\"/a b/it's/truststore.p12\"\n"));
         }

@@ -10,6 +10,7 @@ mod exec;
 mod explain;
 mod health;
 mod inbox;
+mod inject;
 mod ledger;
 mod log;
 mod outlook;
@@ -54,6 +55,8 @@ enum Command {
     Health(health::Arguments),
     /// Read what was tried, and settle what nobody knows the outcome of
     Ledger(ledger::Arguments),
+    /// Add the sidecar to Kubernetes manifests; asks no cluster
+    Inject(inject::Arguments),
     /// Print the JSON Schema of the config file
     Schema,
 }
@@ -82,6 +85,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Ca(arguments) => ca::ca(path.as_deref(), &arguments),
         Command::Health(arguments) => health::health(path.as_deref(), &arguments),
         Command::Ledger(arguments) => ledger::ledger(path.as_deref(), &arguments),
+        Command::Inject(arguments) => inject::inject(&arguments),
         Command::Schema => print(&format!("{:#}\n", config::schema())).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|stop| {

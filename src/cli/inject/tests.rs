@@ -1,0 +1,266 @@
+//! What comes out for what goes in.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const DEPLOYMENT: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: orders}
+spec:
+  template:
+    spec:
+      containers:
+      - {name: orders, image: orders:1}
+";
+
+fn sidecar_at(place: Place) -> Sidecar {
+    Sidecar::new(place, &Names::default()).unwrap()
+}
+
+fn injected(text: &str) -> (String, Told) {
+    let mut told = Told::default();
+    let written = into_stream(text, "f.yaml", &sidecar_at(Place::Native), &mut told);
+    (written, told)
+}
+
+fn silently(text: &str) -> String {
+    let (written, told) = injected(text);
+    assert!(told.faults.is_empty() && told.warnings.is_empty(), "{told:?}");
+    written
+}
+
+#[test]
+fn what_has_no_pod_is_left_byte_for_byte() {
+    for text in [
+        "",
+        "# only a comment\n",
+        "---\n---\n",
+        "apiVersion: v1\nkind: Service # a comment\nspec:   {ports: [ ]}\r\n---\n\n",
+        "apiVersion: batch.volcano.sh/v1alpha1\nkind: Job\nspec: {tasks: []}\n",
+        "apiVersion: v1\nkind: ConfigMap\ndata: {a: !!binary aGk=}\n...\n",
+        "kind: Deployment\n",
+        "just text",
+        "apiVersion: v1\nkind: List\nitems: []\n",
+    ] {
+        assert_eq!(silently(text), text);
+    }
+}
+
+#[test]
+fn a_second_run_changes_nothing() {
+    let mut stream = DEPLOYMENT.to_owned();
+    for (group, kind) in [
+        ("apps/v1", "StatefulSet"),
+        ("apps/v1", "DaemonSet"),
+        ("apps/v1", "ReplicaSet"),
+        ("batch/v1", "Job"),
+    ] {
+        let other = DEPLOYMENT.replace("apps/v1", group).replace("Deployment", kind);
+        stream.extend([format!("---\n# {kind}\n{other}")]);
+    }
+    stream.push_str("---\napiVersion: v1\nkind: Pod\nspec: {containers: [{name: a}]}\n");
+    stream.push_str("---\napiVersion: batch/v1\nkind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {containers: [{name: a}]}}}}}\n");
+    stream.push_str("---\napiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Pod, spec: {containers: [{name: a}]}}, {kind: X}]\n");
+    let once = silently(&stream);
+    assert_eq!(once.matches("restartPolicy: Always").count(), 8, "{once}");
+    assert_eq!(once.matches("# ").count(), 4, "the comments above stay");
+    assert_eq!(silently(&once), once);
+}
+
+#[test]
+fn the_sidecar_comes_first_and_the_rest_stays_in_its_order() {
+    let text = DEPLOYMENT.replace(
+        "      containers:",
+        "      initContainers: [{name: own, image: 'y'}]\n      volumes: [{name: v, emptyDir: {}}]\n      containers:",
+    );
+    let written = silently(&text);
+    let read = read::read(&written).unwrap().node.unwrap();
+    let spec = read.at(&["spec", "template", "spec"]).unwrap();
+    let names = |key: &str| -> Vec<_> {
+        spec.get(key)
+            .unwrap()
+            .items()
+            .iter()
+            .map(|item| item.text_of("name").unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names("initContainers"), ["samekey", "own"]);
+    assert_eq!(names("containers"), ["orders"]);
+    assert_eq!(names("volumes")[0], "v");
+    let container = &spec.get("containers").unwrap().items()[0];
+    let mount = &container.get("volumeMounts").unwrap().items()[0];
+    assert_eq!(mount.get("readOnly"), Some(&node::Node::Plain("true".to_owned())));
+    assert!(written.contains("image: \"y\""), "{written}");
+}
+
+#[test]
+fn the_key_is_in_no_volume_of_the_application() {
+    let written = silently(DEPLOYMENT);
+    let read = read::read(&written).unwrap().node.unwrap();
+    let containers = read.at(&["spec", "template", "spec", "containers"]).unwrap().items();
+    let mounts = containers[0].get("volumeMounts").unwrap().items();
+    assert_eq!(mounts.len(), 1);
+    assert_eq!(mounts[0].text_of("name"), Some("samekey-public"));
+}
+
+#[test]
+fn one_variant_becomes_the_other_and_a_new_image_takes_the_place_of_the_old() {
+    let native = silently(DEPLOYMENT);
+    let mut told = Told::default();
+    let classic = into_stream(&native, "f", &sidecar_at(Place::Classic), &mut told);
+    assert!(!classic.contains("initContainers") && classic.contains("postStart"), "{classic}");
+    let back = into_stream(&classic, "f", &sidecar_at(Place::Native), &mut told);
+    assert_eq!(back.matches("name: samekey\n").count(), native.matches("name: samekey\n").count());
+    let names = Names { image: Some("samekey:9"), ..Names::default() };
+    let newer = Sidecar::new(Place::Native, &names).unwrap();
+    let upgraded = into_stream(&native, "f", &newer, &mut told);
+    assert_eq!(
+        upgraded,
+        native.replace(concat!("samekey:", env!("CARGO_PKG_VERSION")), "samekey:9")
+    );
+}
+
+#[test]
+fn who_does_not_want_it_does_not_get_it() {
+    for (said, out) in
+        [("\"false\"", true), ("false", true), ("\"true\"", false), ("enabled", false)]
+    {
+        let annotation = format!("metadata: {{annotations: {{samekey.internal/inject: {said}}}}}");
+        let object = DEPLOYMENT.replace("metadata: {name: orders}", &annotation);
+        let template =
+            DEPLOYMENT.replace("  template:\n", &format!("  template:\n    {annotation}\n"));
+        for text in [object, template] {
+            assert_eq!(silently(&text) == text, out, "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_document_and_place() {
+    for (text, wanted) in [
+        ("a: b\n---\n# x\nc: [", "f.yaml: document 2: line 4: not YAML"),
+        ("a: b\n---\nkind: x\nkind: x\n", "f.yaml: document 2: line 4: a key that is given twice"),
+        (
+            "apiVersion: apps/v1\nkind: Deployment",
+            "f.yaml: document 1: spec.template.spec: must be given",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nspec: {containers: {}}",
+            "f.yaml: document 1: spec.containers: must be a list",
+        ),
+        (
+            "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Pod, spec: {containers: [x]}}]",
+            "document 1: items[0].spec.containers[0]: must be a map",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, ports: [{containerPort: 17090}]}]}",
+            "spec.containers[0].ports[0].containerPort: 17090 is samekey's",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, env: [{name: HTTPS_PROXY, value: x}]}]}",
+            "spec.containers[0]: HTTPS_PROXY is set already, to another proxy",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: !own a}]}",
+            "f.yaml: document 1: line 3: a tag cannot be written anew",
+        ),
+    ] {
+        let (written, told) = injected(text);
+        assert!(
+            told.faults.iter().any(|fault| fault.contains(wanted)),
+            "{text}: {told:?}\n{written}"
+        );
+    }
+}
+
+#[test]
+fn what_only_asks_for_a_word_gets_one() {
+    let spec =
+        "spec: {hostNetwork: true, terminationGracePeriodSeconds: 20, containers: [{name: a}]}";
+    let (written, told) = injected(&format!("apiVersion: v1\nkind: Pod\n{spec}\n"));
+    assert!(written.contains("restartPolicy: Always"));
+    assert_eq!(told.warnings.len(), 2, "{told:?}");
+    let longer = spec.replace("20", "21").replace("hostNetwork: true, ", "");
+    silently(&format!("apiVersion: v1\nkind: Pod\n{longer}\n"));
+}
+
+#[test]
+fn files_become_one_stream() {
+    for (first, second, wanted) in [
+        ("a: b", "c: d\n", "a: b\n---\nc: d\n"),
+        ("a: b\n", "---\nc: d\n", "a: b\n---\nc: d\n"),
+        ("", "c: d\n", "c: d\n"),
+    ] {
+        let mut out = String::new();
+        append(&mut out, first);
+        append(&mut out, second);
+        assert_eq!(out, wanted);
+    }
+}
+
+/// Entries of `env`: ours by name, with what an application may say of them, and others.
+fn entries() -> impl Strategy<Value = Vec<(String, String)>> {
+    let names = [
+        "NO_PROXY",
+        "no_proxy",
+        "JAVA_TOOL_OPTIONS",
+        "SSL_CERT_FILE",
+        "NODE_USE_ENV_PROXY",
+        "OWN",
+        "own",
+    ];
+    let values = [
+        "",
+        ",",
+        "corp.example",
+        "localhost, corp.example,",
+        "$(POD_IP),10.0.0.0/8",
+        "-Xmx1g",
+        "-Dhttp.proxyHost=127.0.0.1",
+        "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=1 -Dx=1 ",
+        "yes",
+        "0123",
+        "a: b # c",
+        "/own.pem",
+        "two\nlines",
+    ];
+    let entry = (prop::sample::select(names.to_vec()), prop::sample::select(values.to_vec()));
+    let entry = entry.prop_map(|(name, value)| (name.to_owned(), value.to_owned()));
+    prop::collection::vec(entry, 0..6).prop_map(|mut entries| {
+        entries.sort();
+        entries.dedup_by(|one, other| one.0 == other.0);
+        entries
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_pod_says_a_second_run_changes_nothing_and_nothing_of_its_own_goes(
+        entries in entries(), quoted in any::<bool>(),
+    ) {
+        let is_plain = |value: &str| !quoted && ["yes", "0123", "corp.example", "-Xmx1g"].contains(&value);
+        let written = |value: &str| {
+            if is_plain(value) { node::Node::plain(value) } else { node::Node::text(value) }
+        };
+        let env = entries.iter().map(|(name, value)| {
+            node::Node::map([("name", node::Node::text(name)), ("value", written(value))])
+        });
+        let container = node::Node::map([("name", node::Node::text("a")), ("env", node::Node::List(env.collect()))]);
+        let spec = node::Node::map([("containers", node::Node::List(vec![container]))]);
+        let pod = [("apiVersion", node::Node::text("v1")), ("kind", node::Node::text("Pod")), ("spec", spec)];
+        let (once, told) = injected(&write::written(&node::Node::map(pod)));
+        prop_assert!(told.faults.is_empty(), "{:?}", told);
+        let (twice, _) = injected(&once);
+        prop_assert_eq!(&twice, &once);
+        let read = read::read(&once).unwrap().node.unwrap();
+        let env = read.at(&["spec", "containers"]).unwrap().items()[0].get("env").unwrap().items().to_vec();
+        for (n, (name, value)) in entries.iter().enumerate() {
+            prop_assert_eq!(env[n].text_of("name"), Some(name.as_str()));
+            if name.eq_ignore_ascii_case("own") {
+                let before = written(value);
+                prop_assert_eq!(env[n].get("value"), Some(&before).filter(|value| !value.is_null()));
+            }
+        }
+    }
+}

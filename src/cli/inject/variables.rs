@@ -1,0 +1,220 @@
+//! The application's variables: what it says itself stays in force, or is a fault.
+
+use samekey::intercept::Own;
+
+use crate::cli::inject::node::Node;
+use crate::cli::inject::pod::Told;
+use crate::cli::inject::sidecar::variables;
+
+/// Gives a container its variables.
+pub(super) fn settle(container: &mut Node, at: &str, told: &mut Told) {
+    let mut list = container.get("env").map(|env| env.items().to_vec()).unwrap_or_default();
+    let own_direct = literal(&list, "NO_PROXY").or_else(|| literal(&list, "no_proxy"));
+    // The list of Java is another one, in which references of Kubernetes mean nothing.
+    let direct = own_direct.as_deref().map(without_references);
+    let ours = variables(Own { no_proxy: direct.as_deref(), ..Own::default() });
+    for (name, value) in ours {
+        match list.iter_mut().find(|entry| entry.text_of("name") == Some(name)) {
+            None => list.push(entry(name, &value)),
+            Some(there) => settle_one(there, name, &value, &mut |note| note.tell(at, name, told)),
+        }
+    }
+    container.set("env", Node::List(list));
+}
+
+/// One variable that the container has already.
+fn settle_one(there: &mut Node, name: &str, ours: &str, tell: &mut dyn FnMut(Note)) {
+    let kind = Kind::of(name, ours);
+    let Some(own) = there.get("value").and_then(scalar).map(str::to_owned) else {
+        let set = there.get("valueFrom").is_some();
+        return if set { tell(kind.note()) } else { there.set("value", Node::text(ours)) };
+    };
+    let meant = match kind {
+        Kind::Direct => joined(&own, ours),
+        Kind::Java => behind(&own, ours),
+        Kind::Proxy | Kind::Other => own.clone(),
+    };
+    if meant != own {
+        there.set("value", Node::Text(meant));
+    } else if matches!(kind, Kind::Proxy | Kind::Other) && own != ours {
+        tell(kind.note());
+    }
+}
+
+/// What kind of variable it is: what becomes of the application's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Where requests go: there cannot be two.
+    Proxy,
+    /// What goes past the proxy: both lists hold.
+    Direct,
+    /// Options of a JVM: those of samekey come behind.
+    Java,
+    /// Which CA is trusted: the application's own stays.
+    Other,
+}
+
+/// What there is to be said.
+#[derive(Clone, Copy, Debug)]
+enum Note {
+    Fault,
+    Stays,
+}
+
+impl Kind {
+    fn of(name: &str, ours: &str) -> Self {
+        match name {
+            "NO_PROXY" | "no_proxy" => Self::Direct,
+            "JAVA_TOOL_OPTIONS" => Self::Java,
+            _ if ours.starts_with("http://") => Self::Proxy,
+            _ => Self::Other,
+        }
+    }
+
+    fn note(self) -> Note {
+        if self == Self::Proxy { Note::Fault } else { Note::Stays }
+    }
+}
+
+impl Note {
+    fn tell(self, at: &str, name: &str, told: &mut Told) {
+        match self {
+            Self::Fault => told.fault(
+                at,
+                &format!(
+                    "{name} is set already, to another proxy: remove it, or leave this workload out"
+                ),
+            ),
+            Self::Stays => told.warn(
+                at,
+                &format!(
+                    "{name} is set already and stays: it has to hold what `samekey env` says too"
+                ),
+            ),
+        }
+    }
+}
+
+fn entry(name: &str, value: &str) -> Node {
+    Node::map([("name", Node::text(name)), ("value", Node::text(value))])
+}
+
+fn literal(list: &[Node], name: &str) -> Option<String> {
+    let found = list.iter().find(|entry| entry.text_of("name") == Some(name))?;
+    found.get("value").and_then(scalar).map(str::to_owned)
+}
+
+fn scalar(node: &Node) -> Option<&str> {
+    match node {
+        Node::Text(text) | Node::Plain(text) => Some(text),
+        Node::List(_) | Node::Map(_) => None,
+    }
+}
+
+/// The list that is there, then what is missing of ours.
+fn joined(own: &str, ours: &str) -> String {
+    let own_hosts: Vec<_> = own.split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
+    let missing: Vec<_> = ours.split(',').filter(|host| !own_hosts.contains(host)).collect();
+    match (own_hosts.is_empty(), missing.is_empty()) {
+        (true, _) => ours.to_owned(),
+        (false, true) => own.to_owned(),
+        (false, false) => format!("{},{}", own_hosts.join(","), missing.join(",")),
+    }
+}
+
+fn without_references(own: &str) -> String {
+    own.split(',').filter(|host| !host.contains("$(")).collect::<Vec<_>>().join(",")
+}
+
+/// Options of a JVM behind those that are there; an earlier run's ours are replaced.
+fn behind(own: &str, ours: &str) -> String {
+    if own.ends_with(ours) {
+        return own.to_owned();
+    }
+    let first = ours.split(' ').next().unwrap_or(ours);
+    let theirs = match own.find(first) {
+        Some(at) if own.get(at..).is_some_and(are_ours) => own.get(..at).unwrap_or(own),
+        _ => own,
+    };
+    let theirs = theirs.trim_end();
+    if theirs.is_empty() { ours.to_owned() } else { format!("{theirs} {ours}") }
+}
+
+/// Whether a text holds such options alone as samekey writes.
+fn are_ours(options: &str) -> bool {
+    const STARTS: [&str; 4] =
+        ["-Dhttp.proxy", "-Dhttps.proxy", "-Dhttp.nonProxyHosts=", "-Djavax.net.ssl.trustStore"];
+    options.split_whitespace().all(|option| STARTS.iter().any(|start| option.starts_with(start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::inject::read::read;
+
+    fn settled(env: &str) -> (Node, Told) {
+        let mut container = read(&format!("name: app\nenv: {env}")).unwrap().node.unwrap();
+        let mut told = Told::default();
+        settle(&mut container, "here", &mut told);
+        let once = container.clone();
+        settle(&mut container, "here", &mut Told::default());
+        assert_eq!(container, once, "again");
+        (container, told)
+    }
+
+    fn value(container: &Node, name: &str) -> String {
+        literal(container.get("env").unwrap().items(), name).unwrap()
+    }
+
+    #[test]
+    fn another_proxy_is_a_fault_and_the_same_is_none() {
+        for (env, faults) in [
+            ("[]", 0),
+            ("null", 0),
+            ("[{name: HTTPS_PROXY, value: 'http://127.0.0.1:17080'}]", 0),
+            ("[{name: HTTPS_PROXY, value: 'http://proxy:3128'}]", 1),
+            (
+                "[{name: https_proxy, valueFrom: {secretKeyRef: {name: a, key: b}}}, {name: HTTP_PROXY, value: x}]",
+                2,
+            ),
+        ] {
+            let (_, told) = settled(env);
+            assert_eq!(told.faults.len(), faults, "{env}: {told:?}");
+            assert!(told.warnings.is_empty(), "{env}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn the_applications_own_ca_stays_with_a_warning() {
+        let (container, told) = settled("[{name: SSL_CERT_FILE, value: /own.pem}]");
+        assert_eq!(value(&container, "SSL_CERT_FILE"), "/own.pem");
+        assert_eq!(told.warnings.len(), 1);
+        assert!(told.warnings[0].contains("here: SSL_CERT_FILE is set already"), "{told:?}");
+        assert!(told.faults.is_empty());
+    }
+
+    #[test]
+    fn exceptions_and_options_are_joined() {
+        let (container, told) = settled(
+            "[{name: NO_PROXY, value: 'corp.example, localhost,$(POD_IP)'}, {name: JAVA_TOOL_OPTIONS, value: -Xmx1g}]",
+        );
+        let direct = value(&container, "NO_PROXY");
+        assert!(direct.starts_with("corp.example,localhost,$(POD_IP),127.0.0.1,"), "{direct}");
+        assert!(direct.ends_with(",$(KUBERNETES_SERVICE_HOST)"), "{direct}");
+        let java = value(&container, "JAVA_TOOL_OPTIONS");
+        assert!(java.starts_with("-Xmx1g -Dhttp.proxyHost=127.0.0.1 "), "{java}");
+        assert!(java.contains("nonProxyHosts=\"corp.example|localhost|127"), "{java}");
+        assert_eq!(java.matches("-Dhttp.proxyHost").count(), 1, "{java}");
+        assert!(told.warnings.is_empty() && told.faults.is_empty(), "{told:?}");
+    }
+
+    #[test]
+    fn options_of_an_earlier_version_give_way_and_strangers_stay() {
+        let old = "-Xmx1g -Dhttp.proxyHost=127.0.0.1 -Dhttp.nonProxyHosts=\"a\"";
+        let ours = "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=17080";
+        assert_eq!(behind(old, ours), format!("-Xmx1g {ours}"));
+        let mixed = format!("{old} -Down=1");
+        assert_eq!(behind(&mixed, ours), format!("{mixed} {ours}"));
+        assert_eq!(behind("", ours), ours);
+    }
+}

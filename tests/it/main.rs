@@ -22,6 +22,7 @@ mod http2;
 mod idempotency;
 mod inbox;
 mod intercept;
+mod kubernetes;
 mod lasting;
 mod ledger;
 mod limits;

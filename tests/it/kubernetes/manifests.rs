@@ -1,0 +1,235 @@
+//! The kustomizations: what they add is valid, guarded, and what the binary expects.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use super::{
+    EXAMPLES, VERSIONS, applications, assert_valid, here, kustomized, list, named, objects, pod,
+    proxied, put, sidecar, text, validated,
+};
+use crate::support::program::{folder_with, samekey};
+
+#[tokio::test]
+async fn every_example_is_what_each_version_takes() {
+    let folder = tempdir().expect("a folder");
+    let mut files = Vec::new();
+    for example in EXAMPLES {
+        let rendered = kustomized(&format!("examples/{example}")).await;
+        files.push(put(folder.path(), &format!("{example}.yaml"), &rendered));
+    }
+    assert_valid(&VERSIONS, &files).await;
+}
+
+/// Which is also how one knows that the schemas look.
+#[tokio::test]
+async fn old_versions_take_the_classic_variant_alone() {
+    let folder = tempdir().expect("a folder");
+    let native = put(folder.path(), "native.yaml", &kustomized("examples/native").await);
+    let classic = put(folder.path(), "classic.yaml", &kustomized("examples/classic").await);
+    let old = ["1.25", "1.27"];
+    assert_valid(&old, &[classic]).await;
+    let refused = validated(&old, &[native]).await;
+    assert_eq!(refused.code, Some(1));
+    assert_eq!(
+        refused.err.matches("'restartPolicy' was unexpected").count(),
+        2 * 5,
+        "{}",
+        refused.err
+    );
+}
+
+#[tokio::test]
+async fn five_kinds_get_the_sidecar_and_who_does_not_want_it_does_not() {
+    for example in EXAMPLES {
+        let rendered = objects(&kustomized(&format!("examples/{example}")).await);
+        let has = |object: &&Value| pod(object).is_some_and(|pod| !proxied_alone(pod).is_empty());
+        let kinds: BTreeSet<_> =
+            rendered.iter().filter(has).map(|object| text(object, "/kind")).collect();
+        let wanted = ["CronJob", "DaemonSet", "Deployment", "Job", "StatefulSet"];
+        assert_eq!(kinds.into_iter().collect::<Vec<_>>(), wanted, "{example}");
+        let website =
+            rendered.iter().find(|object| object["metadata"]["name"] == "website").expect("there");
+        assert!(!website.to_string().contains("17080"), "{example}: {website}");
+    }
+}
+
+fn proxied_alone(pod: &Value) -> Vec<&Value> {
+    list(pod, "/volumes").iter().filter(|volume| volume["name"] == "samekey-public").collect()
+}
+
+#[tokio::test]
+async fn the_application_reads_public_files_alone() {
+    for example in EXAMPLES {
+        let rendered = objects(&kustomized(&format!("examples/{example}")).await);
+        let pods = proxied(&rendered);
+        assert_eq!(pods.len(), 5, "{example}");
+        for pod in pods {
+            for container in applications(pod) {
+                let mounts = list(container, "/volumeMounts").iter();
+                let ours: Vec<_> =
+                    mounts.filter(|mount| text(mount, "/name").starts_with("samekey")).collect();
+                let wanted = json!({"name": "samekey-public", "mountPath": "/run/samekey", "readOnly": true});
+                assert_eq!(ours, [&wanted], "{example}");
+            }
+            let memory = named(list(pod, "/volumes"), "samekey-public").expect("there");
+            assert_eq!(memory["emptyDir"]["medium"], "Memory");
+            let sidecar = sidecar(pod);
+            let state = named(list(sidecar, "/volumeMounts"), "samekey-state").expect("there");
+            assert_eq!(state["mountPath"], "/var/lib/samekey");
+            let secret = named(list(pod, "/volumes"), "samekey-secret").expect("there");
+            assert_eq!(
+                secret["secret"].get("optional"),
+                None,
+                "a pod without the secret does not start"
+            );
+        }
+    }
+}
+
+/// Pod Security Standards, `restricted`; each line is one of its rules.
+#[tokio::test]
+async fn the_sidecar_is_restricted_and_gates_the_application() {
+    for (example, native) in [("native", true), ("classic", false)] {
+        let rendered = objects(&kustomized(&format!("examples/{example}")).await);
+        for pod in proxied(&rendered) {
+            let sidecar = sidecar(pod);
+            let wanted = json!({
+                "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+            });
+            assert_eq!(sidecar["securityContext"], wanted);
+            assert_eq!(
+                sidecar["startupProbe"]["exec"]["command"],
+                json!(["samekey", "health", "--ready"])
+            );
+            assert_eq!(sidecar["image"], "registry.example.com/samekey:0.1.0");
+            assert_eq!(sidecar.get("restartPolicy").is_some(), native);
+            assert_eq!(sidecar.get("lifecycle").is_some(), !native);
+            let first = if native { "/initContainers/0/name" } else { "/containers/0/name" };
+            assert_eq!(text(pod, first), "samekey", "before all that may need it");
+            let resources = &sidecar["resources"];
+            assert_eq!(resources["limits"].get("cpu"), None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_monitor_finds_the_pods_and_the_port() {
+    let monitor = objects(&kustomized("monitor").await).remove(0);
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let rendered = objects(&kustomized("examples/native").await);
+    for object in rendered
+        .iter()
+        .filter(|object| pod(object).is_some_and(|pod| !proxied_alone(pod).is_empty()))
+    {
+        let metadata =
+            ["/spec/jobTemplate/spec/template/metadata/labels", "/spec/template/metadata/labels"];
+        let labels = metadata.iter().find_map(|pointer| object.pointer(pointer)).expect("labels");
+        for (label, value) in monitor["spec"]["selector"]["matchLabels"].as_object().expect("a map")
+        {
+            assert_eq!(labels.get(label), Some(value), "{object}");
+        }
+        let sidecar = sidecar(pod(object).expect("a pod"));
+        assert_eq!(sidecar["ports"][0]["name"], endpoint["port"]);
+        assert_eq!(sidecar["livenessProbe"]["httpGet"]["port"], endpoint["port"]);
+    }
+}
+
+/// Each config that the manifests ship, and what pods expect of it.
+#[tokio::test]
+async fn every_config_is_good_and_agrees_with_its_pod() {
+    let mut seen = 0;
+    for example in EXAMPLES {
+        let rendered = objects(&kustomized(&format!("examples/{example}")).await);
+        let config =
+            rendered.iter().find(|object| object["kind"] == "ConfigMap").expect("a config");
+        assert_eq!(config["metadata"]["name"], "samekey", "no hash: a change is loaded anew");
+        let config = text(config, "/data/samekey.yaml");
+        for pod in proxied(&rendered) {
+            assert_agrees(config, pod).await;
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 5 * EXAMPLES.len());
+}
+
+/// Holds a `samekey.yaml` against the pod that reads it.
+pub(super) async fn assert_agrees(config: &str, pod: &Value) {
+    let folder = folder_with(config);
+    let ran = samekey(folder.path(), &["check"]).await;
+    assert_eq!(ran.code, Some(0), "{}\n{config}", ran.err);
+    let read: Value = serde_saphyr::from_str(config).expect("YAML");
+    let env = samekey(folder.path(), &["env", "--format", "k8s"]).await;
+    let env: Value = serde_saphyr::from_str(&env.out).expect("a list");
+    for container in applications(pod) {
+        for variable in env.as_array().expect("a list") {
+            let name = text(variable, "/name");
+            assert_eq!(named(list(container, "/env"), name), Some(variable), "{name}");
+        }
+    }
+    let sidecar = sidecar(pod);
+    let port = sidecar["ports"][0]["containerPort"].to_string();
+    assert_eq!(text(&read, "/admin/address").rsplit_once(':').expect("a port").1, port);
+    let within = |key: &str, volume: &str| {
+        let mount = named(list(sidecar, "/volumeMounts"), volume).expect("a mount");
+        let under = format!("{}/", text(mount, "/mountPath"));
+        let path = text(&read, key);
+        assert!(path.starts_with(&under), "{key}: {path} is not in {volume}");
+    };
+    within("/state/dir", "samekey-state");
+    within("/state/public", "samekey-public");
+    within("/state/secret_file", "samekey-secret");
+    if read.get("intercept").is_some() {
+        within("/intercept/ca/cert", "samekey-ca");
+        within("/intercept/ca/key", "samekey-ca");
+    }
+    assert_fits(&read, pod);
+}
+
+/// Memory, disk and time are enough for what the config allows itself.
+fn assert_fits(config: &Value, pod: &Value) {
+    let mib = |key: &str| number(text(config, key), "MiB");
+    let memory = number(text(sidecar(pod), "/resources/limits/memory"), "Mi");
+    let kept = mib("/state/hot_memory") + mib("/state/held_memory");
+    assert!(kept + MEMORY_BESIDES_MIB <= memory, "{kept} MiB are kept, of {memory}");
+    let state = named(list(pod, "/volumes"), "samekey-state").expect("a volume");
+    let disk = 1024 * number(text(state, "/emptyDir/sizeLimit"), "Gi");
+    // The ledger may take a quarter more.
+    let written = mib("/state/max_size") * 5 / 4 + mib("/state/held_disk");
+    assert!(written + DISK_BESIDES_MIB <= disk, "{written} MiB are written, of {disk}");
+    let grace = number(text(config, "/shutdown/grace"), "s");
+    let pod_grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
+    assert!(grace < pod_grace, "{grace} s of {pod_grace}");
+}
+
+fn number(text: &str, unit: &str) -> u64 {
+    let number = text.strip_suffix(unit).unwrap_or_else(|| panic!("{text:?} is not in {unit}"));
+    number.parse().expect("a number")
+}
+
+/// 21 MiB idle and 12 for streams, as measured, and as much again.
+const MEMORY_BESIDES_MIB: u64 = 66;
+
+/// The write-ahead log of the journal.
+const DISK_BESIDES_MIB: u64 = 128;
+
+#[test]
+fn no_secret_is_shipped() {
+    let mut folders = vec![here("config/kubernetes")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("text");
+            for word in ["kind: Secret\n", "secretGenerator", "PRIVATE KEY"] {
+                assert!(!text.contains(word), "{}: {word}", path.display());
+            }
+        }
+    }
+}

@@ -28,9 +28,9 @@ use crate::admin;
 use crate::config::{Config, Faults};
 use crate::idempotency::Commons;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
-use crate::listen::{House, Listener, Target};
+use crate::listen::{House, Listener, Mode, Target};
 use crate::metrics::Metrics;
-use crate::proxy::{Proxy, Router};
+use crate::proxy::{About, Proxy, Router};
 use crate::route::Route;
 use crate::trace::Tracer;
 use crate::upstream::{Dialer, Ourselves, Pool};
@@ -173,6 +173,7 @@ impl App {
         own.push(admin.1);
         ourselves.set(own);
         publish(&config, &authority, &roots, &proxy_url(&listeners))?;
+        proxy.tell(about(&config, &authority, &listeners));
         ledger::warn_of_loss(&config);
         inbox::warn_of_loss(&config, &kept.trays).await?;
         metrics.config_loaded(SystemTime::now());
@@ -279,6 +280,18 @@ fn publish(
         .map_err(|error| StartFault::Public { dir: dir.clone(), error })
 }
 
+/// What is told at `http://samekey.internal/`.
+fn about(config: &Config, authority: &Authority, listeners: &[Listener]) -> About {
+    let public = &config.state.public;
+    About {
+        proxy_url: proxy_url(listeners),
+        listeners: listeners.iter().map(in_words).collect(),
+        public: std::path::absolute(public).unwrap_or_else(|_unclear| public.clone()),
+        ca_pem: authority.cert_pem().to_owned(),
+        ca_digest: authority.digest(),
+    }
+}
+
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartFault> {
     let mut bound = Vec::with_capacity(config.listeners.len());
     for spec in &config.listeners {
@@ -302,7 +315,7 @@ async fn bind_admin(address: &str) -> Result<(TcpListener, SocketAddr), StartFau
 /// The URL of the first listener that is a proxy; programs on this machine reach
 /// a wildcard address on loopback.
 fn proxy_url(listeners: &[Listener]) -> String {
-    let forward = |listener: &&Listener| listener.spec().mode == crate::listen::Mode::Forward;
+    let forward = |listener: &&Listener| listener.spec().mode == Mode::Forward;
     let first = listeners.iter().find(forward).or_else(|| listeners.first());
     let Some(mut address) = first.map(Listener::address) else { return String::new() };
     if address.ip().is_unspecified() {
@@ -314,19 +327,7 @@ fn proxy_url(listeners: &[Listener]) -> String {
 impl App {
     fn announce(&self) {
         let core = &self.core;
-        let listeners: Vec<String> = self
-            .listeners
-            .iter()
-            .map(|listener| match &listener.spec().mode {
-                crate::listen::Mode::Forward => format!("forward proxy on {}", listener.address()),
-                crate::listen::Mode::Reverse(Target::One(origin)) => {
-                    format!("reverse proxy on {} to {origin}", listener.address())
-                }
-                crate::listen::Mode::Reverse(Target::ByPath) => {
-                    format!("reverse proxy on {} to /HOST", listener.address())
-                }
-            })
-            .collect();
+        let listeners: Vec<String> = self.listeners.iter().map(in_words).collect();
         tracing::info!(
             target: "samekey::start",
             version = env!("CARGO_PKG_VERSION"),
@@ -335,6 +336,19 @@ impl App {
             config = %core.config.load().source,
             "samekey is up"
         );
+    }
+}
+
+/// What a listener is, and where.
+fn in_words(listener: &Listener) -> String {
+    match &listener.spec().mode {
+        Mode::Forward => format!("forward proxy on {}", listener.address()),
+        Mode::Reverse(Target::One(origin)) => {
+            format!("reverse proxy on {} to {origin}", listener.address())
+        }
+        Mode::Reverse(Target::ByPath) => {
+            format!("reverse proxy on {} to /HOST", listener.address())
+        }
     }
 }
 

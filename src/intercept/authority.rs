@@ -108,6 +108,11 @@ impl Authority {
         &self.0.ca.cert
     }
 
+    /// The SHA-256 of the certificate that signs leaves, in hex.
+    pub fn digest(&self) -> String {
+        super::shown::digest(self.cert_der())
+    }
+
     /// When the CA ends, and every leaf with it.
     pub fn expires(&self) -> SystemTime {
         let seconds = u64::try_from(self.0.ca.valid.not_after).unwrap_or(0);

@@ -40,8 +40,19 @@ pub struct Asked<'a> {
     pub routed: bool,
 }
 
+/// Whether a host is the one that samekey answers itself: nothing is ever sent to it.
+pub fn is_own(host: &str) -> bool {
+    host == OWN_HOST
+}
+
 /// Decides by the rules, and by what clients have refused.
+///
+/// The host that samekey answers itself is opened whatever they say: who asks it wants to
+/// know whether the CA is trusted.
 pub fn decide(rules: &Rules, asked: Asked<'_>, distrust: &Distrust, now: Instant) -> Decision {
+    if is_own(asked.host) {
+        return Decision::Open;
+    }
     if rules.hosts == Hosts::Nothing {
         return Decision::Tunnel(Why::Nothing);
     }
@@ -56,6 +67,10 @@ pub fn decide(rules: &Rules, asked: Asked<'_>, distrust: &Distrust, now: Instant
     }
     Decision::Open
 }
+
+/// The host that samekey answers itself. ICANN has reserved `.internal` for private use
+/// (board resolution 2024.07.29.06): no name under it is ever delegated.
+pub const OWN_HOST: &str = "samekey.internal";
 
 /// Hosts for which a client refused our certificate, each for ten minutes.
 #[derive(Debug, Default)]
@@ -130,6 +145,14 @@ mod tests {
         check(Nothing, &["a.b"], ("a.b", true), Tunnel(Why::Nothing));
         check(All, &["c.d", "a.b"], ("a.b", true), Tunnel(Why::Excepted));
         check(Routed, &["a.b"], ("a.b", false), Tunnel(Why::Excepted));
+    }
+
+    #[test]
+    fn the_host_that_is_answered_here_is_always_opened() {
+        for hosts in [Hosts::All, Hosts::Routed, Hosts::Nothing] {
+            check(hosts, &["*", OWN_HOST], (OWN_HOST, false), Decision::Open);
+        }
+        check(Hosts::Nothing, &[], ("x.samekey.internal", false), Decision::Tunnel(Why::Nothing));
     }
 
     #[test]

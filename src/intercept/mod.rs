@@ -18,16 +18,18 @@ mod environment;
 mod files;
 mod handshake;
 mod leaf;
+mod shown;
 mod trust;
 mod truststore;
 
 pub use authority::{Authority, warm};
 pub use ca::CaFault;
-pub use decision::{Asked, Decision, Distrust, Why, decide};
+pub use decision::{Asked, Decision, Distrust, OWN_HOST, Why, decide, is_own};
 pub use environment::{Environment, Format, Own};
 pub use handshake::{Handshake, Opened, Protocol, distrust_in, handshake};
 pub use leaf::MintFault;
-pub use trust::{Roots, RootsFault, publish};
+pub use shown::{Shown, shown};
+pub use trust::{Roots, RootsFault, publish, published};
 pub use truststore::PASSWORD as TRUSTSTORE_PASSWORD;
 
 use std::path::PathBuf;

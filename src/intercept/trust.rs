@@ -136,6 +136,15 @@ fn for_all(path: &Path) -> String {
     open.then(|| fs::read_to_string(path).ok()).flatten().unwrap_or_default()
 }
 
+/// What one of the files in `dir` holds, as clients read it.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub async fn published(dir: &Path, name: &str) -> io::Result<Vec<u8>> {
+    tokio::fs::read(dir.join(name)).await
+}
+
 /// What Java trusts: its setting, too, replaces its own store.
 fn truststore(authority: &Authority, roots: &Roots) -> Vec<u8> {
     let roots = roots.certs.iter().enumerate();

@@ -49,7 +49,7 @@ async fn respond(asked: Asked, spec: Arc<Spec>, house: House) -> http::Response<
             Err(failure) => house.proxy.refuse(&method, &failure),
         };
     }
-    let origin = absolute(&request);
+    let origin = absolute(&request).map(unopened);
     house.proxy.answer(Arrival { request, origin, user, presence }).await
 }
 
@@ -87,6 +87,11 @@ fn absolute(request: &http::Request<Incoming>) -> Result<Origin, Failure> {
     };
     Origin::of(scheme, authority)
         .ok_or(Failure::BadRequest("the request target holds a user, or no valid host and port"))
+}
+
+/// What is asked of samekey itself came in the clear here, whatever the URL says.
+fn unopened(origin: Origin) -> Origin {
+    if intercept::is_own(&origin.host) { origin.with_scheme(Scheme::Http) } else { origin }
 }
 
 /// Grants a CONNECT, or says why not; a host that is opened is dialled only when
@@ -176,6 +181,8 @@ async fn open(io: Wire<Seated>, authority: Authority, inside: Inside) {
         Ok(Ok(Guess::Http1)) => ended(&inside, http1(io, plain, &inside).await),
         Ok(Ok(Guess::Http2)) => ended(&inside, http2(io, plain, &inside).await),
         Ok(Err(_)) => {}
+        // There is nobody else behind that name.
+        Ok(Ok(_)) | Err(_) if intercept::is_own(&inside.origin.host) => {}
         // Not ours to read, or the server speaks first.
         Ok(Ok(Guess::Neither | Guess::More)) | Err(_) => {
             match inside.house.dialer.tcp(&inside.origin.host, inside.origin.port).await {

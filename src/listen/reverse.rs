@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::uri::PathAndQuery;
-use http::{Method, Uri};
+use http::header::HOST;
+use http::uri::{Authority as UriAuthority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::exchange::{Body, Failure, Origin, Scheme};
+use crate::intercept;
 use crate::listen::seat::Seated;
 use crate::listen::serve::{self, Asked};
 use crate::listen::sniff::{Guess, Prefixed};
@@ -24,13 +26,19 @@ pub enum Target {
 
 /// Serves one connection whose requests all go to `target`.
 pub(super) async fn serve(stream: Seated, target: Target, spec: Arc<Spec>, house: House) {
+    // What samekey tells of itself is for this machine: others may reach a base URL.
+    let near = stream.tcp().peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
     let mut stream = Prefixed::new(stream);
     let guess = tokio::select! {
         guess = tokio::time::timeout(spec.caps.header_timeout, stream.guess()) => guess,
         // Nothing was asked yet, so there is nothing to wait for.
         () = house.draining.cancelled() => return,
     };
-    let respond = |asked: Asked| answer(asked, target.clone(), spec.clone(), house.clone());
+    let respond = |asked: Asked| {
+        let own = own(near, asked.request.uri(), asked.request.headers());
+        let target = own.unwrap_or_else(|| target.clone());
+        answer(asked, target, spec.clone(), house.clone())
+    };
     let served = match guess {
         Ok(Ok(Guess::Http2)) => serve::http2(stream, &spec.caps, &house, respond).await,
         // What it cannot read it refuses.
@@ -73,6 +81,19 @@ async fn answer(
     house.proxy.answer(Arrival { request, origin, user, presence }).await
 }
 
+/// Samekey itself, where somebody on this machine names it as the authority.
+fn own(near: bool, uri: &Uri, headers: &HeaderMap) -> Option<Target> {
+    let host = || headers.get(HOST).map(HeaderValue::as_bytes);
+    let named = uri.authority().map(|named| named.as_str().as_bytes()).or_else(host)?;
+    // Most requests name another one: they cost a glance.
+    let begins = named.get(..intercept::OWN_HOST.len())?;
+    if !near || !begins.eq_ignore_ascii_case(intercept::OWN_HOST.as_bytes()) {
+        return None;
+    }
+    let origin = Origin::of(Scheme::Http, &UriAuthority::try_from(named).ok()?)?;
+    intercept::is_own(&origin.host).then_some(Target::One(origin))
+}
+
 /// The upstream that the first segment names, and the target without it, whose
 /// bytes are otherwise as they came.
 ///
@@ -108,6 +129,25 @@ const UNNAMED: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samekey_itself_is_asked_for_by_host_and_from_this_machine_alone() {
+        for (near, host, wanted) in [
+            (true, "samekey.internal", true),
+            (true, "SAMEKEY.internal.:8081", true),
+            (false, "samekey.internal", false),
+            (true, "x.samekey.internal", false),
+            (true, "api.test", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().expect("a value"));
+            let uri = Uri::from_static("/");
+            assert_eq!(own(near, &uri, &headers).is_some(), wanted, "{near} {host}");
+        }
+        let uri = Uri::from_static("http://samekey.internal/");
+        assert!(own(true, &uri, &HeaderMap::new()).is_some(), "the authority of HTTP/2");
+        assert_eq!(own(true, &Uri::from_static("/"), &HeaderMap::new()), None);
+    }
 
     #[test]
     fn the_first_segment_names_the_upstream_and_the_rest_goes_on_as_it_came() {

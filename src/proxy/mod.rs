@@ -1,12 +1,14 @@
 //! Finds the route, calls its pipeline, always answers.
 
 mod finish;
+mod own;
+pub mod sheet;
 mod switch;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
+use http::header::{ACCEPT, CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -14,13 +16,14 @@ use tokio::time::Instant;
 use tower::Service as _;
 
 use crate::exchange::body::Body;
-use crate::exchange::trail::Presence;
+use crate::exchange::trail::{Answered, Presence};
 use crate::exchange::{
     Client, Failure, Origin, Request, RequestParts, Response, Shape, Standing, Traced, Trail,
     answer, headers,
 };
 use crate::idempotency::scope::{Caller, principal};
 use crate::idempotency::{Carrier, Commons};
+use crate::intercept;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::pipeline::{self, Lasting, Pipeline};
 use crate::route::{Index, Mode, Route};
@@ -28,6 +31,7 @@ use crate::trace::{Asked, Sent, Tracer};
 use crate::upstream::{Pool, Sender};
 
 use finish::{Finish, Unread};
+pub use own::About;
 
 /// Answers requests; a clone shares everything.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ struct Inner {
     router: ArcSwap<Router>,
     commons: Commons,
     tracer: Option<Tracer>,
+    /// Known once the listeners are bound.
+    about: OnceLock<About>,
 }
 
 /// The routes in force, each with its stages.
@@ -111,7 +117,14 @@ impl Router {
 impl Proxy {
     /// Answers by `router` until another one takes its place, and is traced by `tracer`.
     pub fn new(router: Router, commons: Commons, tracer: Option<Tracer>) -> Self {
-        Self { inner: Arc::new(Inner { router: ArcSwap::from_pointee(router), commons, tracer }) }
+        let router = ArcSwap::from_pointee(router);
+        let about = OnceLock::new();
+        Self { inner: Arc::new(Inner { router, commons, tracer, about }) }
+    }
+
+    /// Tells whoever asks `samekey.internal` what stands here; the first word stays.
+    pub fn tell(&self, about: About) {
+        self.inner.about.get_or_init(|| about);
     }
 
     /// Puts other routes in force; exchanges under way end as they began.
@@ -159,6 +172,10 @@ impl Proxy {
                 return finish.answer(Err(failure), &Unread::default(), &Shape::Problem);
             }
         };
+        if intercept::is_own(&origin.host) {
+            let finish = Finish::new(in_force.none.clone(), method, trail.clone(), presence, true);
+            return self.of_itself(request, &origin, trail, finish).await;
+        }
         let routed = in_force.find(&origin, &method, request.uri().path());
         let metrics = routed.map_or(&in_force.none, |routed| &routed.metrics).clone();
         let mut finish =
@@ -204,6 +221,40 @@ impl Proxy {
             route: routed.map_or("none", |routed| &routed.route.name),
             sent: if cared { Sent::Cared } else { Sent::AsItCame },
         }))
+    }
+
+    /// Answers what is asked of samekey itself.
+    async fn of_itself(
+        &self,
+        request: http::Request<Incoming>,
+        origin: &Origin,
+        trail: Trail,
+        mut finish: Finish,
+    ) -> http::Response<Body> {
+        finish.aimed_at(origin, request.uri(), self);
+        trail.with(|notes| notes.answered = Answered::Here);
+        let (parts, incoming) = request.into_parts();
+        let (body, _upload) = Body::from_client(incoming);
+        let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        let question = own::Question {
+            method: &parts.method,
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            scheme: origin.scheme,
+            html: accepts.is_some_and(|accepts| accepts.contains("text/html")),
+        };
+        let result = match self.inner.about.get() {
+            Some(about) => Ok(own::answer(about, question).await),
+            None => Err(Failure::Loop), // nobody is served before the listeners are bound
+        };
+        let result = result.map(|mut response| {
+            // Nobody wants a body here, and none is read past.
+            if !body.is_empty() {
+                close(&mut response.headers);
+            }
+            response
+        });
+        finish.answer(result, &Unread::default(), &Shape::Problem)
     }
 
     /// The request as the stages see it.

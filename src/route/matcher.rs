@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::intercept::is_own;
+
 /// A route's `match` block, as meant; an empty list of methods or paths matches all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matcher {
@@ -54,14 +56,17 @@ impl HostPattern {
     /// # Errors
     ///
     /// Says what is wanted when `written` is empty, holds a scheme, a path, a
-    /// space or userinfo, has a `*` anywhere but as the whole first label, or a
-    /// port that is not from 1 to 65535.
+    /// space or userinfo, has a `*` anywhere but as the whole first label, a port
+    /// that is not from 1 to 65535, or is the host that samekey answers itself.
     pub fn parse(written: &str) -> Result<Self, &'static str> {
         let (name, port) = split_port(written)?;
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         if name.is_empty() || name.contains(['/', ' ', '@', '?', '#', '\t']) {
             return Err("a host name, such as api.example.com, *.example.net or *");
+        }
+        if is_own(&name) {
+            return Err("another host: samekey answers samekey.internal itself");
         }
         let name = match name.strip_prefix('*') {
             Some("") => HostName::Every,

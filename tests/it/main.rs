@@ -27,6 +27,7 @@ mod lasting;
 mod ledger;
 mod limits;
 mod lookup;
+mod own;
 mod poll;
 mod providers;
 mod reading;

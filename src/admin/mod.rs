@@ -7,6 +7,7 @@ mod events;
 mod exchanges;
 mod keys;
 mod scrape;
+mod page;
 mod shown;
 pub mod wanted;
 
@@ -77,8 +78,10 @@ pub struct Desk {
 ///
 /// When the socket fails.
 pub async fn serve(socket: TcpListener, desk: Desk) -> std::io::Result<()> {
-    let api = api::router().layer(middleware::from_fn_with_state(desk.clone(), guard));
+    let guarded = middleware::from_fn_with_state(desk.clone(), guard);
+    let api = api::router().layer(guarded.clone());
     let app = Router::new()
+        .route("/", get(page::show).layer(guarded))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

@@ -10,6 +10,7 @@ use crate::admin::Desk;
 use crate::app::{Core, ledger, reload};
 use crate::journal::Fault;
 use crate::metrics::UnknownKey;
+use crate::retry::Attempts;
 
 pub(super) fn of(core: &Arc<Core>) -> Desk {
     let (refresh, status, routes, reload) =
@@ -104,10 +105,17 @@ impl Core {
                 let tokens = self.kept.budgets.get(&route.name).map(|own| own.whole_tokens(now));
                 json!({
                     "name": route.name,
+                    "own": route.provenance.built_in().is_none(),
                     "preset": route.provenance.preset(),
                     "written": route.provenance.begins().map(|place| place.to_string()),
                     "kind": route.kind.map(|kind| format!("{kind:?}").to_lowercase()),
                     "mode": format!("{:?}", route.mode).to_lowercase(),
+                    "hosts": route.matcher.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "attempts": match route.retry.attempts {
+                        Attempts::AtMost(most) => json!(most),
+                        Attempts::Unlimited => json!("unlimited"),
+                    },
+                    "deadline_seconds": route.retry.deadline.after.as_secs_f64(),
                     "upstream_dedupes": route.rules.upstream_dedupes,
                     "budget_tokens": tokens,
                 })

@@ -1,5 +1,7 @@
 //! Which requests a route matches: host, method, path.
 
+use std::fmt;
+
 use http::Method;
 
 use crate::intercept::is_own;
@@ -99,6 +101,18 @@ impl HostPattern {
             HostName::Exactly(name) => Some(name),
             HostName::Every | HostName::Under(_) => None,
         }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            HostName::Every => f.write_str("*")?,
+            HostName::Exactly(name) if name.contains(':') => write!(f, "[{name}]")?,
+            HostName::Exactly(name) => f.write_str(name)?,
+            HostName::Under(suffix) => write!(f, "*{suffix}")?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
 }
 
@@ -207,6 +221,8 @@ mod tests {
             ("127.0.0.1:9", "127.0.0.1", 9, true),
         ] {
             assert_eq!(host(pattern, name, port), wanted, "{pattern} on {name}:{port}");
+            let read = HostPattern::parse(pattern).expect("a pattern");
+            assert_eq!(HostPattern::parse(&read.to_string()), Ok(read), "{pattern} as it is shown");
         }
     }
 
@@ -222,6 +238,8 @@ mod tests {
             "a.test:x",
             "u@a",
             "*.*.a",
+            "samekey.internal",
+            "Samekey.Internal.:443",
         ] {
             assert!(HostPattern::parse(bad).is_err(), "{bad:?} was taken");
         }

@@ -28,6 +28,7 @@ mod ledger;
 mod limits;
 mod lookup;
 mod own;
+mod page;
 mod poll;
 mod providers;
 mod reading;

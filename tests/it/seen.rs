@@ -278,7 +278,7 @@ async fn no_secret_reaches_a_log_a_metric_or_an_error() {
     );
     told.push(raw(samekey.proxy, b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic czNjcjN0OnMzY3IzdA==\r\n\r\n").await);
     samekey.until(r#"samekey_inflight_exchanges{route="r"}"#, 0.0).await;
-    for path in ["/api/status", "/api/routes", "/api/s3cr3t", "/metrics"] {
+    for path in ["/", "/api/status", "/api/routes", "/api/s3cr3t", "/metrics"] {
         told.push(client::get(samekey.admin, path).await.text());
     }
     for arguments in [
@@ -372,6 +372,10 @@ async fn the_admin_side_answers_callers_on_loopback_and_no_web_page() {
         ("POST /api/status", 405),
         ("GET /api/nothing", 404),
         ("GET /nothing", 404),
+        ("GET /", 200),
+        ("POST /", 405),
+        ("GET /\nHost: evil.test", 403),
+        ("GET /\nOrigin: http://evil.test", 403),
         ("GET /api/exchanges?route=r", 200),
         ("GET /api/exchanges?limit=0", 400),
         ("GET /api/exchanges/1", 404),
@@ -412,6 +416,9 @@ async fn status_and_routes_say_what_is_in_force() {
     assert_eq!((&route["name"], &route["upstream_dedupes"]), (&"r".into(), &true.into()));
     assert_eq!((&route["mode"], &route["budget_tokens"]), (&"enforce".into(), &100.into()));
     assert_eq!((&route["preset"], &route["written"]), (&Value::Null, &"samekey.yaml:6".into()));
+    let policy = [&route["own"], &route["hosts"], &route["attempts"], &route["deadline_seconds"]];
+    let wanted = serde_json::json!([true, ["localhost"], 4, 300.0]);
+    assert_eq!(serde_json::json!(policy), wanted);
     let last = routes["routes"].as_array().and_then(|routes| routes.last()).expect("routes");
     let written = last["written"].as_str().expect("a place");
     assert!(written.starts_with("config/providers/"), "{last}");
@@ -433,7 +440,7 @@ async fn a_caller_from_elsewhere_reaches_what_is_exposed() {
         for path in ["/livez", "/readyz", "/metrics"] {
             assert_eq!(admin(elsewhere, &format!("GET {path}")).await.0, 200, "{path}");
         }
-        for head in ["GET /api/status", "GET /api/routes", "POST /api/reload"] {
+        for head in ["GET /", "GET /api/status", "GET /api/routes", "POST /api/reload"] {
             assert_eq!(admin(elsewhere, head).await.0, wanted, "{expose}: {head}");
         }
         for (head, heard) in [("GET /api/exchanges", 200), ("DELETE /api/keys/k", 404)] {

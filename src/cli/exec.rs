@@ -56,7 +56,10 @@ pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitC
         let variables = Variables::new(&url, &public, borrowed(&own));
         let (ended, done) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::runtime::Handle::current().spawn(app.run(async { drop(done.await) }));
-        let status = supervise(&arguments.command, &variables).await;
+        let mut program = program(&arguments.command)?;
+        let name = arguments.command.first().map(|name| name.display().to_string());
+        program.envs(variables.variables());
+        let status = supervise(&mut program, &name.unwrap_or_default()).await;
         drop(ended);
         drop(serving.await);
         status
@@ -104,15 +107,22 @@ fn for_one_program(config: &mut Config, environment: &Environment, public: PathB
     config.state.public = public;
 }
 
-async fn supervise(command: &[OsString], variables: &Variables) -> Result<ExitStatus, Stop> {
+/// A program and its arguments.
+pub(super) fn program(command: &[OsString]) -> Result<Command, Stop> {
     let (program, arguments) =
-        command.split_first().ok_or_else(|| Stop::Usage("samekey exec: no program".to_owned()))?;
+        command.split_first().ok_or_else(|| Stop::Usage("samekey: no program".to_owned()))?;
+    let mut run = Command::new(program);
+    run.args(arguments);
+    Ok(run)
+}
+
+/// Runs a program to its end; signals are its own.
+pub(super) async fn supervise(program: &mut Command, name: &str) -> Result<ExitStatus, Stop> {
     // Taken before the program starts: a signal that comes in between is not lost.
     let mut signals = Signals::take()?;
-    let child = Command::new(program).args(arguments).envs(variables.variables()).spawn();
-    let mut child = child.map_err(|error| {
-        Stop::NotStarted(format!("samekey: {}: {error}", program.display()), error.kind())
-    })?;
+    let child = program.spawn();
+    let mut child = child
+        .map_err(|error| Stop::NotStarted(format!("samekey: {name}: {error}"), error.kind()))?;
     loop {
         tokio::select! {
             status = child.wait() => return status.map_err(failed),

@@ -114,7 +114,8 @@ fn read(arguments: &Arguments) -> Result<Request, Stop> {
 }
 
 /// Why a request over TLS would not be read, if it would not.
-fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str> {
+/// Why the host's TLS is not opened; none where it is.
+pub(super) fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str> {
     let Origin { scheme, host, port, .. } = origin;
     let routed = config.routes.iter().any(|route| route.matcher.names(host, *port));
     let asked = intercept::Asked { host, routed };

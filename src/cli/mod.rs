@@ -5,6 +5,7 @@ mod bounds;
 mod ca;
 mod check;
 mod credit;
+mod doctor;
 mod env;
 mod exec;
 mod explain;
@@ -49,6 +50,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Print the variables that point a program at the running sidecar
     Env(env::Arguments),
+    /// Tell whether the sidecar is up, and a program proxied and trusting it; what mends it
+    Doctor(doctor::Arguments),
     /// Print or write the CA certificate, or system roots + CA as one PEM
     Ca(ca::Arguments),
     /// Exit 0 when live (or ready): for images without a shell
@@ -82,6 +85,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check => check::check(path.as_deref()),
         Command::Explain(arguments) => explain::explain(path.as_deref(), &arguments),
         Command::Env(arguments) => env::env(path.as_deref(), &arguments),
+        Command::Doctor(arguments) => doctor::doctor(path.as_deref(), &arguments),
         Command::Ca(arguments) => ca::ca(path.as_deref(), &arguments),
         Command::Health(arguments) => health::health(path.as_deref(), &arguments),
         Command::Ledger(arguments) => ledger::ledger(path.as_deref(), &arguments),

@@ -86,7 +86,7 @@ pub(super) async fn answer(about: &About, question: Question<'_>) -> Response {
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    let name = file.or((kind == PEM).then_some("ca.pem"));
+    let name = file.or_else(|| (kind == PEM).then_some("ca.pem"));
     let kept = name.map(|name| HeaderValue::from_str(&format!("attachment; filename={name}")));
     if let Some(Ok(kept)) = kept {
         headers.insert(CONTENT_DISPOSITION, kept);

@@ -16,6 +16,7 @@ mod clients;
 mod cli;
 mod config;
 mod credits;
+mod doctor;
 mod fetch;
 mod hostile;
 mod http2;

@@ -59,8 +59,8 @@ async fn the_page_shows_what_happened_and_what_is_to_be_done() {
         let mut found = elements.iter().filter(|(tag, _)| tag == name);
         assert!(found.any(|(_, text)| text.contains(words)), "no {name} says {words}:\n{text}");
     };
-    let list = client::get(stage.samekey.admin, "/api/exchanges?state=unknown").await.json();
-    let id = list["exchanges"][0]["id"].as_str().expect("an id");
+    let told = client::get(stage.samekey.admin, "/api/exchanges?state=unknown").await.json();
+    let id = told["exchanges"][0]["id"].as_str().expect("an id");
     holds("title", "samekey: 1 unknown");
     holds(
         "pre",

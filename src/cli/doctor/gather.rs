@@ -1,0 +1,183 @@
+//! Reads what is to be known before any program is run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use percent_encoding::percent_decode_str;
+use samekey::app::ledger::admin_file;
+use samekey::config::Config;
+use samekey::intercept::{Environment as Variables, Own, shown};
+use samekey::listen::{Auth, Mode as Listening, Spec, Target};
+
+use crate::cli::ask::{ask, reachable};
+use crate::cli::doctor::facts::{Admin, Facts, Mode, Pem, Reached, Variable};
+use crate::cli::doctor::judge::url;
+use crate::cli::doctor::probe::probe;
+
+/// A sidecar's own word of where it listens, and all that can be asked without it.
+pub(super) fn facts(config: &Config) -> Facts {
+    let (admin, bound) = admin(config);
+    let at = |wanted: &dyn Fn(&Spec) -> bool| {
+        let (at, spec) = config.listeners.iter().enumerate().find(|(_, spec)| wanted(spec))?;
+        let address = bound.get(at).cloned().unwrap_or_else(|| spec.address.clone());
+        Some(reachable(&address))
+    };
+    let forward = |spec: &Spec| spec.mode == Listening::Forward;
+    let wants_user = config.listeners.iter().find(|spec| forward(spec));
+    let wants_user = wants_user.is_some_and(|spec| spec.auth != Auth::Open);
+    let address = at(&forward);
+    let reverse = at(&|spec| spec.mode == Listening::Reverse(Target::ByPath));
+    let proxy = address.as_ref().map(|address| format!("http://{address}"));
+    let public = &config.state.public;
+    let public = std::path::absolute(public).unwrap_or_else(|_unclear| public.clone());
+    let ca_file = public.join("ca.pem");
+    let ca_pem = fs::read(&ca_file).unwrap_or_default();
+    let variables = variables(proxy.as_deref().unwrap_or_default(), &public);
+    let found = |address: &str| {
+        let mut all = variables.iter().filter_map(|variable| variable.found.as_deref());
+        all.find(|value| url::authority(value).as_deref() == Some(address)).and_then(user)
+    };
+    let reached = match &address {
+        Some(address) => probe(address, found(address).as_deref(), &ca_pem),
+        None => Reached::Nobody("no listener of the config is a proxy".to_owned()),
+    };
+    let elsewhere = elsewhere(&variables, address.as_deref())
+        .map(|other| (other.clone(), probe(&other, found(&other).as_deref(), &ca_pem)));
+    let own = config.routes.iter().filter(|route| route.provenance.built_in().is_none());
+    let hosts = own.flat_map(|route| &route.matcher.hosts).filter_map(|host| host.exact());
+    let mut hosts: Vec<String> = hosts.map(str::to_owned).collect();
+    hosts.dedup();
+    Facts {
+        config: config.source.to_string(),
+        proxy,
+        wants_user,
+        reverse,
+        reached,
+        admin,
+        ca: pem(&ca_file),
+        modes: modes(config, &public),
+        public,
+        variables,
+        elsewhere,
+        hosts,
+        now: SystemTime::now(),
+        program: None,
+        withheld: false,
+    }
+}
+
+/// What the admin side says, and where its listeners are bound, in the config's order.
+fn admin(config: &Config) -> (Admin, Vec<String>) {
+    let told = fs::read_to_string(admin_file(&config.state.dir)).unwrap_or_default();
+    let by_config = reachable(&config.admin.address);
+    let mut tried = Vec::new();
+    for address in [told.trim(), &by_config] {
+        if address.is_empty() || address.ends_with(":0") {
+            continue;
+        }
+        match ask(address, ("GET", "/api/status"), "", STATUS_MAX) {
+            Ok(answer) if answer.status() == 200 => {
+                let status = serde_json::from_str(&answer.body).unwrap_or_default();
+                return (says(address, &status), listeners(&status, config));
+            }
+            Ok(answer) => tried.push(format!("{address} answers {}", answer.line)),
+            Err(error) => tried.push(format!("{address}: {error}")),
+        }
+    }
+    tried.dedup();
+    (Admin::Silent(tried.join("; ")), Vec::new())
+}
+
+fn says(address: &str, status: &serde_json::Value) -> Admin {
+    let metrics = ask(address, ("GET", "/metrics"), "", METRICS_MAX);
+    let metrics = metrics.map(|answer| answer.body).unwrap_or_default();
+    let counted = |result: &str| {
+        let series = format!("samekey_config_reloads_total{{result=\"{result}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        line.is_some_and(|count| count.trim() != "0")
+    };
+    Admin::Says {
+        address: address.to_owned(),
+        config: status["config"].as_str().unwrap_or_default().to_owned(),
+        draining: status["draining"].as_bool().unwrap_or_default(),
+        reload_failed: counted("failed"),
+    }
+}
+
+/// Where listeners are bound; nothing where the sidecar runs on another config.
+fn listeners(status: &serde_json::Value, config: &Config) -> Vec<String> {
+    let bound = status["listeners"].as_array().cloned().unwrap_or_default();
+    let bound: Vec<String> =
+        bound.iter().filter_map(|one| one.as_str()).map(str::to_owned).collect();
+    if bound.len() == config.listeners.len() { bound } else { Vec::new() }
+}
+
+/// `NAME:PASSWORD` of a URL, decoded.
+fn user(value: &str) -> Option<String> {
+    let user = url::user(value)?;
+    percent_decode_str(user).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this shell's variables are what is looked at")]
+fn variables(proxy: &str, public: &Path) -> Vec<Variable> {
+    let wanted = Variables::new(proxy, public, Own::default());
+    // Most variables name one and the same file, of a hundred certificates.
+    let mut read: BTreeMap<String, Pem> = BTreeMap::new();
+    let mut pem_of =
+        |file: String| read.entry(file.clone()).or_insert_with(|| pem(Path::new(&file))).clone();
+    let all = wanted.variables().into_iter().map(|(name, wanted)| {
+        let found = std::env::var(name).ok().filter(|value| !value.is_empty());
+        let file = found.clone().filter(|_| wanted.starts_with('/')).map(&mut pem_of);
+        Variable { name, wanted: wanted.to_owned(), found, file }
+    });
+    all.collect()
+}
+
+/// The first address that a variable names instead of the proxy's.
+fn elsewhere(variables: &[Variable], proxy: Option<&str>) -> Option<String> {
+    let mut others = variables.iter().filter(|variable| url::is_proxy(variable.name));
+    others.find_map(|variable| {
+        let address = url::authority(variable.found.as_deref()?)?;
+        (!proxy.is_some_and(|proxy| url::same(&address, proxy))).then_some(address)
+    })
+}
+
+fn pem(file: &Path) -> Pem {
+    match fs::read(file) {
+        Ok(bytes) => Pem::Holds(shown(&bytes)),
+        Err(error) => Pem::Unreadable(error.to_string()),
+    }
+}
+
+/// What programs of other users cannot read, and what they must not.
+fn modes(config: &Config, public: &Path) -> Vec<Mode> {
+    let dir = &config.state.dir;
+    let key = match &config.intercept.ca {
+        Some(files) => files.key.clone(),
+        None => dir.join("ca/key.pem"),
+    };
+    let too_tight = |path: PathBuf, bits: u32, wanted| (path, bits, wanted);
+    let open = [
+        too_tight(public.to_owned(), 0o005, "read and entered by all, as by `chmod 755`"),
+        too_tight(public.join("ca.pem"), 0o004, "read by all, as by `chmod 644`"),
+        too_tight(public.join("bundle.pem"), 0o004, "read by all, as by `chmod 644`"),
+    ];
+    let mode =
+        |path: &Path| fs::metadata(path).ok().map(|about| about.permissions().mode() & 0o777);
+    let wrong = open.into_iter().filter_map(|(path, bits, wanted)| {
+        let mode = mode(&path)?;
+        (mode & bits != bits).then_some(Mode { path, bits: mode, wanted })
+    });
+    let key = mode(&key).filter(|mode| mode & 0o077 != 0).map(|mode| Mode {
+        path: key,
+        bits: mode,
+        wanted: "read by its owner alone, as by `chmod 600`: it signs for any host",
+    });
+    wrong.chain(key).collect()
+}
+
+const STATUS_MAX: u64 = 64 * 1024;
+const METRICS_MAX: u64 = 16 * 1024 * 1024;

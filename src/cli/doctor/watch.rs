@@ -1,0 +1,99 @@
+//! Runs a program with the variables of this shell, and notes what it asks of the proxy.
+//!
+//! It is run once, since what it does may have effects. Where its variables name the
+//! proxy, they name a [`Relay`] in its place; nothing else of them is changed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::AsFd as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use samekey::config::Config;
+use samekey::exchange::{Origin, Scheme};
+use tokio::process::Command;
+
+use crate::cli::ask::ask;
+use crate::cli::doctor::facts::{Admin, Asked, Facts, Program, Talk};
+use crate::cli::doctor::judge::url;
+use crate::cli::doctor::program::kind;
+use crate::cli::doctor::relay::Relay;
+use crate::cli::exec::{program, supervise};
+use crate::cli::explain::tunnelled;
+use crate::cli::{Stop, failed, runtime};
+
+pub(super) fn watch(config: &Config, facts: &Facts, command: &[OsString]) -> Result<Program, Stop> {
+    let kind = kind(command, version);
+    let proxy = facts.proxy.as_deref().and_then(url::authority);
+    let proxy = proxy.ok_or_else(|| Stop::Failed("samekey: no listener is a proxy".to_owned()))?;
+    let before = connections(&facts.admin);
+    let runtime = runtime()?;
+    let (status, mut talks) = runtime.block_on(async {
+        let relay = Relay::start(proxy.clone()).await.map_err(failed)?;
+        let mut run = run(command, &proxy, &relay.address().to_string())?;
+        let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
+        let status = supervise(&mut run, &name).await?;
+        Ok::<_, Stop>((status, relay.talks().await))
+    })?;
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    let passed = u64::try_from(talks.len()).unwrap_or(u64::MAX);
+    let beside = beside(&before, connections(&facts.admin), (&proxy, passed));
+    for talk in &mut talks {
+        talk.tunnelled = unopened(config, talk);
+    }
+    Ok(Program { kind, code: status.code(), talks, beside })
+}
+
+/// The program; what it says goes to standard error, so that the findings stand alone.
+fn run(command: &[OsString], proxy: &str, relay: &str) -> Result<Command, Stop> {
+    let mut run = program(command)?;
+    let err = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
+    run.stdout(Stdio::from(err));
+    for (name, value) in std::env::vars_os() {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
+        if let Some(value) = url::redirected(name, value, proxy, relay) {
+            run.env(name, value);
+        }
+    }
+    Ok(run)
+}
+
+fn version(program: &str) -> Option<String> {
+    let said = std::process::Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    said.ok().and_then(|said| String::from_utf8(said.stdout).ok())
+}
+
+fn unopened(config: &Config, talk: &Talk) -> Option<&'static str> {
+    let Asked::Connect(host, port) = &talk.asked else { return None };
+    tunnelled(config, &Origin::new(Scheme::Https, host, *port)?)
+}
+
+/// Connections so far, by listener.
+fn connections(admin: &Admin) -> BTreeMap<String, u64> {
+    let Admin::Says { address, .. } = admin else { return BTreeMap::new() };
+    let metrics = ask(address, ("GET", "/metrics"), "", METRICS_MAX);
+    let text = metrics.map(|answer| answer.body).unwrap_or_default();
+    let counts = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix("samekey_connections_total{listener=\"")?;
+        let (listener, count) = rest.split_once("\"} ")?;
+        Some((listener.to_owned(), count.trim().parse().ok()?))
+    });
+    counts.collect()
+}
+
+/// What came to listeners beside what went through the relay.
+fn beside(
+    before: &BTreeMap<String, u64>,
+    after: BTreeMap<String, u64>,
+    (proxy, passed): (&str, u64),
+) -> Vec<(String, u64)> {
+    let more = after.into_iter().filter_map(|(listener, after)| {
+        let before = before.get(&listener).copied().unwrap_or_default();
+        let own = if url::same(&listener, proxy) { passed } else { 0 };
+        let more = after.saturating_sub(before).saturating_sub(own);
+        (more > 0).then_some((listener, more))
+    });
+    more.collect()
+}
+
+const METRICS_MAX: u64 = 16 * 1024 * 1024;

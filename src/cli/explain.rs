@@ -54,6 +54,10 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
     let ends: Vec<_> = words.iter().map(|word| end(word)).collect::<Result<_, _>>()?;
     let config = load(path)?;
     let Origin { host, port, .. } = &request.origin;
+    if intercept::is_own(host) {
+        print("route: none\n  samekey answers this host itself: nothing is sent\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(why) = tunnelled(&config, &request.origin) {
         print(&format!("route: none\n  {why}: its TLS is not opened, and no route applies\n"))?;
         return Ok(ExitCode::SUCCESS);

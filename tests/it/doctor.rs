@@ -51,6 +51,26 @@ async fn a_shell_that_points_at_the_sidecar_is_well() {
     assert!(what.iter().all(|finding| finding["level"] == "fine"), "{told}");
 }
 
+/// A relative `state.dir` is meant from where the sidecar runs, not from where it is asked.
+#[tokio::test]
+async fn it_is_asked_from_another_folder() {
+    let address = closed_port();
+    let running = Samekey::run_in(Arc::new(folder_with(&format!(
+        "listeners: [{{address: '{address}'}}]\nadmin: {{address: '127.0.0.1:0'}}\n\
+         state: {{dir: state}}\n{ROUTE}"
+    ))))
+    .await;
+    let config = running.config();
+    let arguments = ["--config", config.to_str().expect("text")];
+    check(&running, "cd /", &arguments, &[]).await;
+}
+
+/// An address on loopback where nobody listens.
+fn closed_port() -> std::net::SocketAddr {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    held.local_addr().expect("it is bound")
+}
+
 #[tokio::test]
 async fn a_shell_that_does_not_is_told_the_line_that_mends_it() {
     let running = Samekey::start(ROUTE).await;
@@ -177,9 +197,7 @@ async fn a_program_is_run_once_with_its_keys_in_the_journal_of_the_sidecar() {
 
 #[tokio::test]
 async fn without_a_sidecar_no_program_is_run() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = closed.local_addr().expect("it is bound");
-    drop(closed);
+    let address = closed_port();
     let folder = folder_with(&format!(
         "listeners: [{{address: '{address}'}}]\nadmin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state}}"
     ));

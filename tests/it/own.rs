@@ -128,4 +128,7 @@ async fn no_route_can_have_it() {
     let told = samekey(folder_with(config).path(), &["check"]).await;
     assert_eq!(told.code, Some(2), "{}", told.out);
     assert!(told.err.contains("samekey answers samekey.internal itself"), "{}", told.err);
+    let asked = ["explain", "GET", "https://samekey.internal/"];
+    let told = samekey(folder_with("").path(), &asked).await;
+    assert!(told.out.contains("samekey answers this host itself"), "{}{}", told.out, told.err);
 }

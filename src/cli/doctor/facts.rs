@@ -49,7 +49,14 @@ pub(super) enum Reached {
     /// It wants a name and a password, and was given none, or wrong ones.
     WantsUser,
     /// A samekey.
-    Samekey { version: String, ca: String, trust: Trust },
+    Samekey {
+        version: String,
+        /// The digest of the CA that it signs with.
+        ca: String,
+        trust: Trust,
+        /// The folder of what programs read, by its own word.
+        public: PathBuf,
+    },
 }
 
 /// Whether its leaves are accepted by who trusts `ca.pem` alone.

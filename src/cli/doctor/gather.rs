@@ -32,20 +32,23 @@ pub(super) fn facts(config: &Config) -> Facts {
     let reverse = at(&|spec| spec.mode == Listening::Reverse(Target::ByPath));
     let proxy = address.as_ref().map(|address| format!("http://{address}"));
     let public = &config.state.public;
-    let public = std::path::absolute(public).unwrap_or_else(|_unclear| public.clone());
-    let ca_file = public.join("ca.pem");
-    let ca_pem = fs::read(&ca_file).unwrap_or_default();
-    let variables = variables(proxy.as_deref().unwrap_or_default(), &public);
-    let found = |address: &str| {
-        let mut all = variables.iter().filter_map(|variable| variable.found.as_deref());
-        all.find(|value| url::authority(value).as_deref() == Some(address)).and_then(user)
-    };
-    let reached = match &address {
-        Some(address) => probe(address, found(address).as_deref(), &ca_pem),
+    let mut public = std::path::absolute(public).unwrap_or_else(|_unclear| public.clone());
+    let ask = |public: &Path| match &address {
+        Some(address) => probe(address, user_for(address).as_deref(), &ca_of(public)),
         None => Reached::Nobody("no listener of the config is a proxy".to_owned()),
     };
+    let mut reached = ask(&public);
+    // A folder that is written as a relative one is the sidecar's, which may run in another.
+    if let Reached::Samekey { public: told, .. } = &reached
+        && !public.join("ca.pem").exists()
+        && told.join("ca.pem").exists()
+    {
+        public.clone_from(told);
+        reached = ask(&public);
+    }
+    let variables = variables(proxy.as_deref().unwrap_or_default(), &public);
     let elsewhere = elsewhere(&variables, address.as_deref())
-        .map(|other| (other.clone(), probe(&other, found(&other).as_deref(), &ca_pem)));
+        .map(|other| (other.clone(), probe(&other, user_for(&other).as_deref(), &ca_of(&public))));
     let own = config.routes.iter().filter(|route| route.provenance.built_in().is_none());
     let hosts = own.flat_map(|route| &route.matcher.hosts).filter_map(|host| host.exact());
     let mut hosts: Vec<String> = hosts.map(str::to_owned).collect();
@@ -57,7 +60,7 @@ pub(super) fn facts(config: &Config) -> Facts {
         reverse,
         reached,
         admin,
-        ca: pem(&ca_file),
+        ca: pem(&public.join("ca.pem")),
         modes: modes(config, &public),
         public,
         variables,
@@ -115,10 +118,20 @@ fn listeners(status: &serde_json::Value, config: &Config) -> Vec<String> {
     if bound.len() == config.listeners.len() { bound } else { Vec::new() }
 }
 
-/// `NAME:PASSWORD` of a URL, decoded.
-fn user(value: &str) -> Option<String> {
-    let user = url::user(value)?;
-    percent_decode_str(user).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+/// The name and password that a variable has for an address, as `NAME:PASSWORD`, decoded.
+fn user_for(address: &str) -> Option<String> {
+    let mut all = std::env::vars_os().filter_map(|(name, value)| {
+        let value = value.to_str()?.to_owned();
+        url::is_proxy(name.to_str()?).then_some(value)
+    });
+    let named =
+        |value: &String| url::authority(value).is_some_and(|other| url::same(&other, address));
+    let value = all.find(|value| named(value) && url::user(value).is_some())?;
+    percent_decode_str(url::user(&value)?).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+fn ca_of(public: &Path) -> Vec<u8> {
+    fs::read(public.join("ca.pem")).unwrap_or_default()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this shell's variables are what is looked at")]

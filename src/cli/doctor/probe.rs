@@ -39,7 +39,8 @@ pub(super) fn probe(address: &str, user: Option<&str>, ca_pem: &[u8]) -> Reached
                 Ok(()) => Trust::Accepted,
                 Err(error) => Trust::Refused(error.to_string()),
             };
-            Reached::Samekey { version, ca, trust }
+            let public = text("public").unwrap_or_default().into();
+            Reached::Samekey { version, ca, trust, public }
         }
         _ => Reached::Stranger(line.chars().take(LINE_SHOWN).collect()),
     }

@@ -142,17 +142,23 @@ pub(super) fn to_trust(facts: &Facts, kind: &Kind) -> Vec<String> {
 
 /// A base URL, for what no variable reaches.
 pub(super) fn reverse(facts: &Facts, kind: &Kind) -> Vec<String> {
-    let address = facts.reverse.as_deref().unwrap_or(REVERSE);
+    let of_sdks: Vec<&String> = kind.sdks.iter().flat_map(|sdk| &sdk.base).collect();
+    let brings_its_own = of_sdks.iter().any(|line| line.contains("mode: reverse"));
+    let address = match facts.reverse.as_deref() {
+        Some(REVERSE) if brings_its_own => REVERSE_NEXT,
+        Some(there) if !brings_its_own => there,
+        Some(_) | None => REVERSE,
+    };
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
-    let named = |line: &String| {
+    let named = |line: &str| {
         line.replace("{reverse}", address).replace("{host}", host).replace("{port}", port)
     };
-    let mut lines: Vec<String> = kind.sdks.iter().flat_map(|sdk| &sdk.base).map(named).collect();
+    let mut lines: Vec<String> = of_sdks.into_iter().map(|line| named(line)).collect();
     if lines.is_empty() {
-        let base = "http://{reverse}/api.example.com in the place of https://api.example.com";
-        lines.push(named(&format!("base URL: {base}")));
+        lines.push(named(
+            "base URL: http://{reverse}/api.example.com in the place of https://api.example.com",
+        ));
     }
-    let brings_its_own = lines.iter().any(|line| line.contains("mode: reverse"));
     if facts.reverse.is_none() && !brings_its_own {
         let listener = format!("{{address: \"{REVERSE}\", mode: reverse}}");
         lines.insert(0, format!("samekey.yaml: listeners: [..., {listener}]"));
@@ -181,3 +187,4 @@ fn docker(facts: &Facts) -> Vec<String> {
 
 /// Where a listener for base URLs may stand.
 const REVERSE: &str = "127.0.0.1:8081";
+const REVERSE_NEXT: &str = "127.0.0.1:8082";

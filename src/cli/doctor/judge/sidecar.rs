@@ -1,5 +1,6 @@
 //! Is the sidecar up, is it ours, and can programs read what they need of it?
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use samekey::exchange::instant::date;
@@ -38,7 +39,7 @@ fn reached(facts: &Facts) -> Vec<Finding> {
             let what = format!("the proxy at {proxy} wants a name and a password");
             Finding::wrong(what, ["HTTPS_PROXY", "HTTP_PROXY"].map(|n| export(n, &with)).to_vec())
         }
-        Reached::Samekey { version, ca, trust } => {
+        Reached::Samekey { version, ca, trust, .. } => {
             let mut all = vec![Finding::fine(format!("samekey {version} answers at {proxy}"))];
             all.extend(trusted(facts, ca, trust));
             return all;
@@ -81,7 +82,9 @@ fn admin(facts: &Facts) -> Vec<Finding> {
     if draining {
         found.push(Finding::wrong("the sidecar is draining: it ends soon", vec![]));
     }
-    if *config != facts.config {
+    let [theirs, read] = [Path::new(config), Path::new(&facts.config)];
+    // Each may be told from another folder.
+    if !theirs.ends_with(read) && !read.ends_with(theirs) {
         let what = format!("the sidecar runs on {config}, and {} was read here", facts.config);
         found.push(Finding::note(what, vec![format!("samekey doctor --config {config}")]));
     }

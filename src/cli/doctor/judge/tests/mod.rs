@@ -41,6 +41,7 @@ fn healthy() -> Facts {
             version: "0.1.0".to_owned(),
             ca: "ours".to_owned(),
             trust: Trust::Accepted,
+            public: PathBuf::from("/public"),
         },
         admin: Admin::Says {
             address: "127.0.0.1:9090".to_owned(),
@@ -154,6 +155,8 @@ fn the_sidecar_is_told_to_be_up_or_what_starts_it() {
         other,
         (Note, "runs on /etc/s.yaml", "samekey doctor --config /etc/s.yaml"),
     );
+    let whole = |facts: &mut Facts| facts.admin = says("/etc/samekey.yaml", false, false);
+    check("by another folder", whole, (Fine, "the admin side answers", ""));
     let failed = |facts: &mut Facts| facts.admin = says("samekey.yaml", false, true);
     check(
         "reload",
@@ -187,6 +190,7 @@ fn the_ca_is_read_valid_and_the_one_that_signs() {
         version: "0.1.0".to_owned(),
         ca: ca.to_owned(),
         trust,
+        public: PathBuf::new(),
     };
     let another = |facts: &mut Facts| facts.reached = samekey("theirs", Trust::Accepted);
     check("another", another, (Wrong, "is not the CA that the sidecar signs with", "restart"));

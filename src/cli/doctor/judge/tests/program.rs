@@ -140,6 +140,20 @@ fn an_sdk_that_no_variable_reaches_has_lines_of_its_own() {
     check("proxy", run(vec![]), (Wrong, "no connection of the program", "sdk.proxy = 1"));
     let base = "sdk.base = \"http://127.0.0.1:9191/a.test\" # 127.0.0.1 9191";
     check("base", run(vec![]), (Wrong, "no connection of the program", base));
+    let mut listens = sdk.clone();
+    listens.base = lines(&["samekey.yaml: {address: \"{reverse}\", mode: reverse, upstream: U}"]);
+    for (there, wanted) in
+        [(None, "8081"), (Some("127.0.0.1:8081"), "8082"), (Some("127.0.0.1:1"), "8081")]
+    {
+        let kind = Kind { language: Language::Python, version: None, sdks: vec![listens.clone()] };
+        let program = Program { kind, ..ran(Language::Python, vec![]) };
+        let run = |facts: &mut Facts| {
+            facts.reverse = there.map(str::to_owned);
+            facts.program = Some(program);
+        };
+        let line = format!("{{address: \"127.0.0.1:{wanted}\", mode: reverse, upstream: U}}");
+        check("an upstream of its own", run, (Wrong, "no connection of the program", &line));
+    }
 }
 
 #[test]

@@ -120,6 +120,11 @@ async fn curl_is_watched() {
     for lines in ["unset HTTPS_PROXY https_proxy", "NO_PROXY='*'; no_proxy='*'"] {
         check(&running, lines, &curl, &[absent, "curl --proxy http://127.0.0.1:"]).await;
     }
+    // Who is told of the proxy by other means is not said to have missed it.
+    let script = format!("unset HTTPS_PROXY https_proxy; curl -sS -x {} {CHECK}", running.url());
+    let told = doctor(running.path(), "", &["--", "sh", "-c", &script]).await;
+    let words = format!("not by these variables: 1 at {}", running.proxy);
+    assert!(told.code == Some(0) && told.out.contains(&words), "{}", told.out);
     // A variable of another language changes nothing for it.
     check(&running, "unset NODE_EXTRA_CA_CERTS JAVA_TOOL_OPTIONS", &curl, &[]).await;
 }

@@ -56,8 +56,9 @@ pub(in crate::cli::doctor) fn redirected(
     if !same(&named, proxy) {
         return None;
     }
+    let scheme = value.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
     let user = user(value).map(|user| format!("{user}@")).unwrap_or_default();
-    Some(format!("http://{user}{relay}"))
+    Some(format!("{}{user}{relay}", scheme.unwrap_or_default()))
 }
 
 /// The same for Java's options.
@@ -143,7 +144,7 @@ mod tests {
         for (name, value, wanted) in [
             ("HTTPS_PROXY", "http://127.0.0.1:8080", Some("http://127.0.0.1:1")),
             ("https_proxy", "http://localhost:8080/", Some("http://127.0.0.1:1")),
-            ("http_proxy", "u:p@127.0.0.1:8080", Some("http://u:p@127.0.0.1:1")),
+            ("http_proxy", "u:p@127.0.0.1:8080", Some("u:p@127.0.0.1:1")),
             ("HTTPS_PROXY", "http://127.0.0.1:8081", None),
             ("HTTPS_PROXY", "http://proxy.corp:8080", None),
             ("NO_PROXY", "127.0.0.1:8080", None),

@@ -143,7 +143,10 @@ fn variables(proxy: &str, public: &Path) -> Vec<Variable> {
         |file: String| read.entry(file.clone()).or_insert_with(|| pem(Path::new(&file))).clone();
     let all = wanted.variables().into_iter().map(|(name, wanted)| {
         let found = std::env::var(name).ok().filter(|value| !value.is_empty());
-        let file = found.clone().filter(|_| wanted.starts_with('/')).map(&mut pem_of);
+        let file = found
+            .clone()
+            .filter(|_| Path::new(wanted).extension().is_some_and(|kind| kind == "pem"))
+            .map(&mut pem_of);
         Variable { name, wanted: wanted.to_owned(), found, file }
     });
     all.collect()

@@ -80,6 +80,12 @@ fn astray(facts: &Facts, variable: &Variable) -> Option<Finding> {
         let fix = format!("export {name}=\"${name} \"{}", quoted(&variable.wanted));
         return Some(Finding::wrong(format!("{name} lacks {lacks}, or has another"), vec![fix]));
     }
+    if name == "PHP_INI_SCAN_DIR" {
+        let ours = variable.wanted.trim_start_matches(':');
+        let fix = format!("export {name}=\"${name}\"{}", quoted(&variable.wanted));
+        let lacks = !found.split(':').any(|folder| folder == ours);
+        return lacks.then(|| Finding::wrong(format!("{name} lacks {ours}"), vec![fix]));
+    }
     let Some(file) = &variable.file else {
         let what = format!("{name} is `{found}`, and has to be {}", variable.wanted);
         return (found != variable.wanted).then(|| Finding::wrong(what, fix));

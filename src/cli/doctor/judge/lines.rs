@@ -23,7 +23,8 @@ fn word(text: &str) -> String {
 /// Whether a program of this language reads a variable; where no program is given, some does.
 pub(super) fn reads(reader: Option<Language>, name: &str) -> bool {
     const NODE: &[&str] = &["NODE_USE_ENV_PROXY", "NODE_EXTRA_CA_CERTS"];
-    let proxies = name.to_ascii_uppercase().ends_with("_PROXY") && !NODE.contains(&name);
+    const PERL: &[&str] = &["PERL_LWP_ENV_PROXY", "PERL_LWP_SSL_CA_FILE"];
+    let proxies = is_proxy(name) && !NODE.contains(&name) && !PERL.contains(&name);
     match reader {
         None => true,
         Some(Language::Python) => {
@@ -31,11 +32,13 @@ pub(super) fn reads(reader: Option<Language>, name: &str) -> bool {
         }
         Some(Language::Node) => proxies || NODE.contains(&name),
         Some(Language::Java) => name == "JAVA_TOOL_OPTIONS",
-        Some(
-            Language::Go | Language::Ruby | Language::Php | Language::Docker | Language::Unknown,
-        ) => proxies || name == "SSL_CERT_FILE",
+        Some(Language::Go | Language::Ruby | Language::Docker | Language::Unknown) => {
+            proxies || name == "SSL_CERT_FILE"
+        }
         Some(Language::Curl) => proxies || ["CURL_CA_BUNDLE", "SSL_CERT_FILE"].contains(&name),
-        Some(Language::Wget) => proxies,
+        Some(Language::Php) => proxies || ["SSL_CERT_FILE", "PHP_INI_SCAN_DIR"].contains(&name),
+        Some(Language::Perl) => proxies || PERL.contains(&name),
+        Some(Language::Wget) => proxies || name == "SYSTEM_WGETRC",
         Some(Language::Git) => proxies || name == "GIT_SSL_CAINFO",
     }
 }
@@ -101,6 +104,7 @@ pub(super) fn to_come(facts: &Facts, kind: &Kind) -> Vec<String> {
         Language::Wget => vec![format!("wget -e use_proxy=yes -e https_proxy={proxy} ...")],
         Language::Git => vec![format!("git config --global http.proxy {proxy}")],
         Language::Docker => docker(facts),
+        Language::Perl => vec!["LWP::UserAgent->new(env_proxy => 1)".to_owned()],
         Language::Unknown => Vec::new(),
     };
     fix.extend(more);
@@ -135,7 +139,7 @@ pub(super) fn to_trust(facts: &Facts, kind: &Kind) -> Vec<String> {
         Language::Wget => vec![format!("wget --ca-certificate={} ...", quoted(&bundle))],
         Language::Git => vec![format!("git config --global http.sslCAInfo {}", quoted(&bundle))],
         Language::Docker => docker(facts),
-        Language::Java | Language::Unknown => Vec::new(),
+        Language::Java | Language::Perl | Language::Unknown => Vec::new(),
     });
     fix
 }
@@ -174,7 +178,7 @@ fn amiss(facts: &Facts, wanted: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 fn is_proxy(name: &str) -> bool {
-    name.to_ascii_uppercase().ends_with("_PROXY") // and Node's NODE_USE_ENV_PROXY
+    name.to_ascii_uppercase().ends_with("_PROXY") // and those of Node and Perl
 }
 
 fn docker(facts: &Facts) -> Vec<String> {

@@ -88,6 +88,25 @@ fn each_variable_points_here() {
             "export JAVA_TOOL_OPTIONS=\"$JAVA_TOOL_OPTIONS \"'-Dhttp.proxyHost=127.0.0.1 ",
         ),
     );
+    check(
+        "php's",
+        point("PHP_INI_SCAN_DIR", "/etc/php"),
+        (
+            Wrong,
+            "PHP_INI_SCAN_DIR lacks /public",
+            "export PHP_INI_SCAN_DIR=\"$PHP_INI_SCAN_DIR\"':/public'",
+        ),
+    );
+    check(
+        "php's own too",
+        point("PHP_INI_SCAN_DIR", "/etc/php:/public"),
+        (Fine, "the variables", ""),
+    );
+    check(
+        "wget's",
+        point("SYSTEM_WGETRC", "/etc/wgetrc"),
+        (Wrong, "SYSTEM_WGETRC is `/etc/wgetrc`", "export SYSTEM_WGETRC='/public/wgetrc'"),
+    );
     let user = |facts: &mut Facts| facts.wants_user = true;
     check(
         "no user",

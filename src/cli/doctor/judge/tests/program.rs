@@ -31,6 +31,7 @@ fn a_program_came_and_trusts_or_is_told_what_it_lacks() {
         (Language::Wget, "wget --ca-certificate='/public/bundle.pem'"),
         (Language::Git, "git config --global http.sslCAInfo '/public/bundle.pem'"),
         (Language::Docker, "docker run --network host"),
+        (Language::Perl, ""),
         (Language::Java, ""),
         (Language::Unknown, ""),
     ] {
@@ -92,6 +93,7 @@ fn a_program_that_did_not_come_is_told_how_it_would() {
         (Language::Java, None, "it asked nobody, or", "HttpClients.createSystem()"),
         (Language::Go, None, "Go never takes a proxy for localhost", "http.ProxyFromEnvironment"),
         (Language::Ruby, None, "it asked nobody, or", "Net::HTTP.new"),
+        (Language::Perl, None, "it asked nobody, or", "env_proxy => 1"),
         (Language::Php, None, "it asked nobody, or", "CURLOPT_PROXY"),
         (Language::Curl, None, "it asked nobody, or", "curl --proxy http://127.0.0.1:8080"),
         (Language::Wget, None, "it asked nobody, or", "https_proxy=http://127.0.0.1:8080"),

@@ -71,6 +71,11 @@ impl Core {
         }
     }
 
+    /// The further proxy that is gone through, without what it is told.
+    pub(super) fn upstream_proxy(&self) -> Option<String> {
+        self.config.load().upstream.proxy.as_ref().map(|proxy| proxy.origin.to_string())
+    }
+
     fn status(&self) -> serde_json::Value {
         let config = self.config.load();
         let (listeners, admin) = &self.addresses;
@@ -83,6 +88,7 @@ impl Core {
             "listeners": listeners,
             "admin": admin.to_string(),
             "config": config.source.to_string(),
+            "upstream_proxy": self.upstream_proxy(),
             "routes": config.routes.len(),
             "inbox_waiting": self.kept.trays.waiting(),
             "draining": self.house.draining.is_cancelled(),

@@ -141,7 +141,7 @@ impl App {
         let dialer = Dialer::new(
             trusted,
             config.egress.clone(),
-            config.upstream.connect_timeout,
+            &config.upstream,
             ourselves.clone(),
             (background.clone(), metrics.clone()),
         )?;
@@ -334,6 +334,7 @@ impl App {
             listeners = listeners.join(", "),
             admin = %self.admin.1,
             config = %core.config.load().source,
+            upstream_proxy = core.upstream_proxy(),
             "samekey is up"
         );
     }

@@ -54,7 +54,7 @@ fn apply(core: &Core, config: Config) {
     inbox::retire(&core.kept.trays, &config);
     core.proxy.follow_left();
     core.house.rules.store(Arc::new(config.intercept.clone()));
-    core.house.dialer.reconfigure(config.egress.clone(), config.upstream.connect_timeout);
+    core.house.dialer.reconfigure(config.egress.clone(), &config.upstream);
     core.pool.reconfigure(config.upstream.idle_timeout, config.upstream.idle_per_host);
     (core.set_level)(&config.log.level);
     core.metrics.config_loaded(SystemTime::now());

@@ -8,7 +8,7 @@ use crate::config::environment::{ADMIN, Environment, LISTEN, LOG, LOG_FORMAT, ST
 use crate::config::inbox::inboxes_are_reached;
 use crate::config::intercept::InterceptBlock;
 use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words};
-use crate::config::listen::{ListenerBlock, no_two_alike};
+use crate::config::listen::{ListenerBlock, no_two_alike, no_way_back};
 use crate::config::preset::Providers;
 use crate::config::reading::{Leaf, Reading, Written, block, join, nth};
 use crate::config::route::{
@@ -128,6 +128,7 @@ impl File {
         let routes = self.routes(&listeners, &mut reading);
         let intercept = self.intercept.meant(&mut reading);
         let state = self.state.meant(&mut reading);
+        let upstream = self.upstream.meant(&mut reading);
         reading.end()?;
         Ok(Config {
             source,
@@ -136,7 +137,7 @@ impl File {
             admin: self.admin.meant(),
             state,
             intercept,
-            upstream: self.upstream.meant(),
+            upstream,
             egress: self.egress.meant(),
             shutdown_grace: self.shutdown.grace.duration(),
             routes,
@@ -173,6 +174,9 @@ impl File {
         let key = if env.admin.is_some() { ADMIN } else { "admin.address" };
         bound.push((key.to_owned(), &self.admin.address));
         no_two_alike(&bound, reading);
+        if let Some((key, proxy)) = self.upstream.proxy_address() {
+            no_way_back((key, &proxy), &bound, reading);
+        }
         specs
     }
 

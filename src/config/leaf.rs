@@ -162,19 +162,6 @@ pub(super) fn meant<T: Clone>(parsed: &[Parsed<T>]) -> Vec<T> {
     parsed.iter().map(|parsed| parsed.meant.clone()).collect()
 }
 
-/// A key whose feature comes with a later version: null until then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Later;
-
-impl Leaf for Later {
-    fn leaf(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::Null => Ok(Self),
-            _ => Err("comes with a later version, must be null".to_owned()),
-        }
-    }
-}
-
 impl Leaf for bool {
     fn leaf(value: &Value) -> Result<Self, String> {
         match value {
@@ -272,7 +259,6 @@ form!([const MIN: u32, const MAX: u32] Count<MIN, MAX>, self => self.0,
 form!([T: Words] Word<T>, self => T::WORDS.iter().find(|word| word.1 == self.0).map(|word| word.0),
     json_schema!({ "enum": T::WORDS.iter().map(|word| word.0).collect::<Vec<_>>() }));
 form!([T] Parsed<T>, self => self.text, json_schema!({ "type": "string" }));
-form!([] Later, self => (), json_schema!({ "type": "null" }));
 
 fn number(number: u64, units: &[(&str, u64)]) -> serde_json::Value {
     if number == 0 { 0.into() } else { in_units(number, units).into() }

@@ -233,6 +233,19 @@ pub(super) fn no_two_alike(addresses: &[(String, &Address)], reading: &mut Readi
     }
 }
 
+/// Blames a further proxy that is one of our own addresses.
+pub(super) fn no_way_back(
+    (key, proxy): (&str, &str),
+    bound: &[(String, &Address)],
+    reading: &mut Reading<'_>,
+) {
+    // Which machine has an address that is not loopback is known when it is dialled.
+    let Some(proxy) = Address::parse(proxy).filter(Address::is_loopback) else { return };
+    if let Some((ours, _)) = bound.iter().find(|(_, address)| proxy.overlaps(address)) {
+        reading.clash(key, ours, format!("is {ours}: samekey would go through itself"));
+    }
+}
+
 /// `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {

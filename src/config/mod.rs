@@ -238,7 +238,8 @@ routes:
 ";
 
 /// Keys without a default.
-const REQUIRED: [(&str, &[&str]); 12] = [
+const REQUIRED: [(&str, &[&str]); 13] = [
+    ("ProxyBlock", &["url"]),
     ("UserBlock", &["user", "password_file"]),
     ("CaBlock", &["cert", "key"]),
     ("SharedBlock", &["url"]),

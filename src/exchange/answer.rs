@@ -168,6 +168,7 @@ pub fn problem(failure: &Failure) -> Problem {
             ("loop", 508, "The request leads back to this proxy", "proxy_loop_detected")
         }
         Failure::Unreachable { .. }
+        | Failure::Barred { .. }
         | Failure::Refused
         | Failure::Tls { .. }
         | Failure::Protocol { .. }
@@ -183,6 +184,10 @@ fn upstreams(failure: &Failure) -> (&'static str, u16, &'static str, &'static st
     match failure {
         Failure::Unreachable { kind, .. } => {
             ("upstream-unreachable", 502, "The upstream cannot be reached", kind)
+        }
+        Failure::Barred { kind, .. } => {
+            let title = "The proxy before the upstream lets nothing through";
+            ("upstream-unreachable", 502, title, kind)
         }
         Failure::Refused => {
             let title = "The upstream refused the request unprocessed";

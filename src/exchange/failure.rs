@@ -78,6 +78,15 @@ pub enum Failure {
         kind: &'static str,
     },
 
+    /// The further proxy in front of the upstream does not let us through. Nothing was sent.
+    #[error("{detail}")]
+    Barred {
+        /// What it said, and what would help.
+        detail: String,
+        /// The error type of RFC 9209, section 2.3.
+        kind: &'static str,
+    },
+
     /// The TLS handshake failed. Nothing was sent.
     #[error("{detail}")]
     Tls {

@@ -238,6 +238,7 @@ pub(crate) fn failures() -> Vec<Failure> {
         Failure::Misdirected,
         Failure::KeyReused(StatusCode::CONFLICT),
         Failure::Unreachable { detail: detail(), kind: "dns_error" },
+        Failure::Barred { detail: detail(), kind: "http_request_denied" },
         Failure::Tls { detail: detail(), verification: true },
         Failure::Refused,
         Failure::Protocol { detail: detail(), broken: true },
@@ -265,6 +266,7 @@ pub(crate) fn failures() -> Vec<Failure> {
             | Failure::Misdirected
             | Failure::KeyReused(_)
             | Failure::Unreachable { .. }
+            | Failure::Barred { .. }
             | Failure::Tls { .. }
             | Failure::Refused
             | Failure::Protocol { .. }

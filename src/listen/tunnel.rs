@@ -6,15 +6,15 @@ use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::metrics::Metrics;
 
 /// Copies both ways until both sides have ended; a half-closed side stays open
 /// for what the other still sends.
-pub(super) async fn join<IO>(client: IO, upstream: TcpStream, metrics: &Metrics)
+pub(super) async fn join<IO, UP>(client: IO, upstream: UP, metrics: &Metrics)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
+    UP: AsyncRead + AsyncWrite + Unpin,
 {
     metrics.tunnel();
     let (up, down) = metrics.tunnel_bytes();

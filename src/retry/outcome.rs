@@ -20,7 +20,7 @@ pub struct Classified {
     pub did_nothing: bool,
     /// Whether it ended because no answer came in time.
     pub timed_out: bool,
-    /// Whether another attempt cannot help: a certificate that was refused.
+    /// Whether another attempt cannot help: a certificate that was refused, or a proxy's rule.
     pub hopeless: bool,
 }
 
@@ -65,8 +65,8 @@ fn of_failure(failure: &Failure) -> Option<Classified> {
         }
         Failure::Refused => (Outcome::Refused, false, false),
         Failure::Protocol { .. } => (Outcome::Ambiguous, false, false),
-        // Its last byte never went: what arrived is no request.
-        Failure::ClientGone => (Outcome::NotSent, false, true),
+        // Of a client that left, the last byte never went: what arrived is no request.
+        Failure::Barred { .. } | Failure::ClientGone => (Outcome::NotSent, false, true),
         Failure::BadRequest(_)
         | Failure::Unfit(_)
         | Failure::HeaderTooLarge
@@ -150,6 +150,10 @@ mod tests {
         let unreachable = || Failure::Unreachable { detail: String::new(), kind: "dns_error" };
         for (failure, wanted) in [
             (unreachable(), Some((Outcome::NotSent, true))),
+            (
+                Failure::Barred { detail: String::new(), kind: "http_request_denied" },
+                Some((Outcome::NotSent, true)),
+            ),
             (
                 Failure::Tls { detail: String::new(), verification: true },
                 Some((Outcome::NotSent, true)),

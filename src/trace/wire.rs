@@ -15,7 +15,7 @@ use tower::Service as _;
 use crate::exchange::{Body, Origin, RequestParts, Scheme};
 use crate::metrics::Metrics;
 use crate::trace::heard::Heard;
-use crate::upstream::{Dialer, Egress, Ourselves, Pool, Sender};
+use crate::upstream::{Dialer, Egress, Options, Ourselves, Pool, Sender};
 
 /// What an exporter sends with.
 #[derive(Clone, Debug)]
@@ -41,7 +41,15 @@ impl Wire {
         heard: Heard,
     ) -> Result<Self, rustls::Error> {
         let nowhere = (tasks.clone(), Metrics::new());
-        let dialer = Dialer::new(roots, Egress::default(), timeout, Ourselves::default(), nowhere)?;
+        let straight = Options {
+            extra_roots: None,
+            connect_timeout: timeout,
+            idle_timeout: REST_MAX,
+            idle_per_host: CONNECTIONS,
+            proxy: None,
+        };
+        let ourselves = Ourselves::default();
+        let dialer = Dialer::new(roots, Egress::default(), &straight, ourselves, nowhere)?;
         let pool = Pool::new(dialer, REST_MAX, CONNECTIONS);
         let sender = Sender::new(pool, Some(timeout), Some(timeout));
         Ok(Self { sender, runtime: Handle::current(), tasks, heard })

@@ -1,4 +1,4 @@
-//! Makes a connection: resolve, check, connect, TLS, HTTP.
+//! Makes a connection: resolve, check, connect, TLS, HTTP. `way` says where to.
 
 use std::future::poll_fn;
 use std::io;
@@ -7,21 +7,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Version;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use crate::exchange::{Body, Failure, Origin, Scheme};
 use crate::metrics::{Handshake, Metrics};
-use crate::upstream::Egress;
+use crate::upstream::further::FurtherProxy;
+use crate::upstream::line::Line;
 use crate::upstream::load::{Load, UNTOLD};
+use crate::upstream::race::unreachable;
+use crate::upstream::way::{Errand, Reached, Road};
+use crate::upstream::{Egress, Options};
 
 /// The addresses on which this process itself listens.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +67,7 @@ struct Inner {
     only_http1: TlsConnector,
     connect_timeout: ArcSwap<Duration>,
     egress: ArcSwap<Egress>,
+    road: ArcSwap<Road>,
     ourselves: Ourselves,
     tasks: TaskTracker,
     metrics: Metrics,
@@ -69,8 +75,36 @@ struct Inner {
 
 /// A connection that speaks HTTP.
 pub(super) enum Connection {
-    Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>, Load),
+    Http1(Http1),
+    Http2(Http2),
+}
+
+impl Connection {
+    /// What it speaks.
+    pub(super) fn version(&self) -> Version {
+        match self {
+            Self::Http1(_) => Version::HTTP_11,
+            Self::Http2(_) => Version::HTTP_2,
+        }
+    }
+}
+
+/// A connection of HTTP/1.
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<Body>,
+    /// The proxy that takes whole URLs on it.
+    pub(super) forwarder: Option<Arc<FurtherProxy>>,
+    /// Which road it was made on.
+    pub(super) era: u64,
+}
+
+/// A connection of HTTP/2; a clone is the same one.
+#[derive(Clone)]
+pub(super) struct Http2 {
+    pub(super) sender: http2::SendRequest<Body>,
+    pub(super) load: Load,
+    /// Which road it was made on.
+    pub(super) era: u64,
 }
 
 /// Which protocols an exchange can use.
@@ -90,7 +124,7 @@ impl Dialer {
     pub fn new(
         roots: rustls::RootCertStore,
         egress: Egress,
-        connect_timeout: Duration,
+        options: &Options,
         ourselves: Ourselves,
         (tasks, metrics): (TaskTracker, Metrics),
     ) -> Result<Self, rustls::Error> {
@@ -100,8 +134,9 @@ impl Dialer {
         let inner = Inner {
             any: TlsConnector::from(Arc::new(any)),
             only_http1: TlsConnector::from(Arc::new(only_http1)),
-            connect_timeout: ArcSwap::from_pointee(connect_timeout),
+            connect_timeout: ArcSwap::from_pointee(options.connect_timeout),
             egress: ArcSwap::from_pointee(egress),
+            road: ArcSwap::from_pointee(Road::new(options.proxy.clone(), 0)),
             ourselves,
             tasks,
             metrics,
@@ -110,20 +145,49 @@ impl Dialer {
     }
 
     /// Takes over what a reload changed.
-    pub fn reconfigure(&self, egress: Egress, connect_timeout: Duration) {
+    pub fn reconfigure(&self, egress: Egress, options: &Options) {
         self.inner.egress.store(Arc::new(egress));
-        self.inner.connect_timeout.store(Arc::new(connect_timeout));
+        self.inner.connect_timeout.store(Arc::new(options.connect_timeout));
+        if let Some(road) = self.road().changed(options.proxy.clone()) {
+            self.inner.road.store(Arc::new(road));
+        }
     }
 
     /// Opens a TCP connection, for a tunnel.
     ///
     /// # Errors
     ///
-    /// [`Failure::Unreachable`], [`Failure::Forbidden`] or [`Failure::Loop`]; nothing was sent.
-    pub async fn tcp(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
-        let limit = **self.inner.connect_timeout.load();
-        let connected = timeout(limit, self.connect(host, port)).await;
-        connected.unwrap_or_else(|_elapsed| Err(too_slow(host, limit)))
+    /// [`Failure::Unreachable`], [`Failure::Barred`], [`Failure::Forbidden`] or
+    /// [`Failure::Loop`]; nothing was sent.
+    pub async fn tcp(&self, host: &str, port: u16) -> Result<Line, Failure> {
+        let limit = self.connect_timeout();
+        let connected = timeout(limit, self.connect((host, port), Errand::Tunnel)).await;
+        let reached = connected.unwrap_or_else(|_elapsed| Err(too_slow(host, limit)));
+        reached.map(|reached| reached.line)
+    }
+
+    /// How long a connection may take to be made.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        **self.inner.connect_timeout.load()
+    }
+
+    /// The road in force.
+    pub(super) fn road(&self) -> Arc<Road> {
+        self.inner.road.load_full()
+    }
+
+    /// Which road is in force.
+    pub(super) fn era(&self) -> u64 {
+        self.inner.road.load().era
+    }
+
+    pub(super) fn egress(&self) -> arc_swap::Guard<Arc<Egress>> {
+        self.inner.egress.load()
+    }
+
+    /// Whether a connection to `address` would come back to this process.
+    pub(super) fn is_ours(&self, address: SocketAddr) -> bool {
+        self.inner.ourselves.is(address)
     }
 
     /// Makes a connection that is ready for its first request.
@@ -132,39 +196,71 @@ impl Dialer {
         origin: &Origin,
         speaks: Speaks,
     ) -> Result<Connection, Failure> {
-        let limit = **self.inner.connect_timeout.load();
+        let limit = self.connect_timeout();
         let connected = timeout(limit, self.handshake(origin, speaks)).await;
         connected.unwrap_or_else(|_elapsed| Err(too_slow(&origin.host, limit)))
     }
 
     async fn handshake(&self, origin: &Origin, speaks: Speaks) -> Result<Connection, Failure> {
-        let tcp = self.connect(&origin.host, origin.port).await?;
+        // A request that switches its protocol goes through a tunnel (RFC 6455, section 4.1).
+        let errand = match (origin.scheme, speaks) {
+            (Scheme::Http, Speaks::Any) => Errand::Requests,
+            _ => Errand::Tunnel,
+        };
+        let reached = self.connect((&origin.host, origin.port), errand).await?;
+        let Reached { line, forwarder, era } = reached;
         if origin.scheme == Scheme::Http {
-            return self.http1(tcp).await;
+            return self.http1(line, forwarder, era).await;
         }
-        let name = ServerName::try_from(origin.host.to_string()).map_err(|_invalid| {
-            let detail = format!("{} is not a name that TLS can verify", origin.host);
-            Failure::Tls { detail, verification: true }
-        })?;
         let connector = match speaks {
             Speaks::Any => &self.inner.any,
             Speaks::Http1Only => &self.inner.only_http1,
         };
-        let tls = connector.connect(name, tcp).await;
+        let tls = self.secured(connector, &origin.host, line).await?;
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            return self.http2(tls, era).await;
+        }
+        self.http1(tls, None, era).await
+    }
+
+    /// TLS with a proxy, which is asked in HTTP/1.
+    pub(super) async fn secured_for_http1(
+        &self,
+        host: &str,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        self.secured(&self.inner.only_http1, host, tcp).await
+    }
+
+    async fn secured<IO>(
+        &self,
+        connector: &TlsConnector,
+        host: &str,
+        io: IO,
+    ) -> Result<TlsStream<IO>, Failure>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| {
+            let detail = format!("{host} is not a name that TLS can verify");
+            Failure::Tls { detail, verification: true }
+        })?;
+        let tls = connector.connect(name, io).await;
         self.inner.metrics.handshake_upstream(match &tls {
             Ok(_) => Handshake::Ok,
             Err(error) if is_verification(error) => Handshake::Distrusted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Handshake::Reset,
             Err(_) => Handshake::Other,
         });
-        let tls = tls.map_err(|error| tls_failure(&origin.host, &error))?;
-        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
-            return self.http2(tls).await;
-        }
-        self.http1(tls).await
+        tls.map_err(|error| tls_failure(host, &error))
     }
 
-    async fn http1<IO>(&self, io: IO) -> Result<Connection, Failure>
+    async fn http1<IO>(
+        &self,
+        io: IO,
+        forwarder: Option<Arc<FurtherProxy>>,
+        era: u64,
+    ) -> Result<Connection, Failure>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -177,10 +273,10 @@ impl Dialer {
             // How it ended reaches whoever waits for a response on it.
             drop(driven.await);
         });
-        Ok(Connection::Http1(sender))
+        Ok(Connection::Http1(Http1 { sender, forwarder, era }))
     }
 
-    async fn http2<IO>(&self, io: IO) -> Result<Connection, Failure>
+    async fn http2<IO>(&self, io: IO, era: u64) -> Result<Connection, Failure>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -209,30 +305,15 @@ impl Dialer {
                 connection.lock().unwrap_or_else(PoisonError::into_inner).current_max_send_streams()
             })
         });
-        Ok(Connection::Http2(sender, load))
-    }
-
-    async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
-        let found = tokio::net::lookup_host((host, port)).await.map_err(|error| {
-            unreachable(format!("{host} cannot be resolved: {error}"), "dns_error")
-        })?;
-        let addresses = self.checked(host, interleaved(found.collect()))?;
-        let tcp = race(addresses).await.map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::ConnectionRefused => "connection_refused",
-                io::ErrorKind::TimedOut => "connection_timeout",
-                _ => "destination_unavailable",
-            };
-            unreachable(format!("{host}:{port} cannot be reached: {error}"), kind)
-        })?;
-        // Nagle's algorithm against delayed ACK costs 40 ms a connection.
-        let ready = tcp.set_nodelay(true);
-        ready.map_err(|error| unreachable(error.to_string(), "destination_unavailable"))?;
-        Ok(tcp)
+        Ok(Connection::Http2(Http2 { sender, load, era }))
     }
 
     /// What of `addresses` may be reached; a loop anywhere is a loop.
-    fn checked(&self, host: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Failure> {
+    pub(super) fn checked(
+        &self,
+        host: &str,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, Failure> {
         if addresses.iter().any(|address| self.inner.ourselves.is(*address)) {
             return Err(Failure::Loop);
         }
@@ -243,47 +324,6 @@ impl Dialer {
         let allowed: Vec<SocketAddr> =
             addresses.into_iter().filter(|address| egress.permits(host, address.ip())).collect();
         if allowed.is_empty() { Err(Failure::Forbidden(host.to_owned())) } else { Ok(allowed) }
-    }
-}
-
-/// RFC 8305: one address after another, a quarter of a second apart; the first to connect wins.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let mut addresses = addresses.into_iter();
-    let mut tries = JoinSet::new();
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    loop {
-        let more = match addresses.next() {
-            Some(address) => {
-                tries.spawn(TcpStream::connect(address));
-                true
-            }
-            None if tries.is_empty() => return Err(last),
-            None => false,
-        };
-        let head_start = if more { HEAD_START } else { Duration::MAX };
-        match timeout(head_start, tries.join_next()).await {
-            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
-            Ok(Some(Ok(Err(error)))) => last = error,
-            Ok(Some(Err(panicked))) => last = io::Error::other(panicked),
-            Ok(None) | Err(_) => {}
-        }
-    }
-}
-
-/// Alternates between families, beginning with the resolver's first (RFC 8305, section 4).
-fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
-    let mut merged = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    loop {
-        let before = merged.len();
-        merged.extend(first.next());
-        merged.extend(second.next());
-        if merged.len() == before {
-            return merged;
-        }
     }
 }
 
@@ -326,12 +366,6 @@ fn too_slow(host: &str, limit: Duration) -> Failure {
     unreachable(format!("no connection to {host} within {limit:?}"), "connection_timeout")
 }
 
-fn unreachable(detail: String, kind: &'static str) -> Failure {
-    Failure::Unreachable { detail, kind }
-}
-
-/// RFC 8305, section 5, recommends 250 ms.
-const HEAD_START: Duration = Duration::from_millis(250);
 /// Past 64 KiB a larger buffer gained nothing in the download benchmark.
 const BUFFER_MAX: usize = 64 * 1024;
 /// As much as HTTP/1 may send in its buffer; hyper's own 16 KiB refuses what curl takes.
@@ -363,24 +397,14 @@ mod tests {
         ourselves.set(addresses(ours));
         let roots = rustls::RootCertStore::empty();
         let seen = (TaskTracker::new(), Metrics::new());
-        Dialer::new(roots, egress, Duration::from_secs(1), ourselves, seen).expect("a dialer")
-    }
-
-    #[test]
-    fn families_alternate_and_the_resolvers_first_is_first() {
-        let (one, two, three) = ("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1");
-        let (six, seven) = ("[2001:db8::1]:1", "[2001:db8::2]:1");
-        for (found, wanted) in [
-            (&[][..], &[][..]),
-            (&[one], &[one]),
-            (&[one, two, three], &[one, two, three]),
-            (&[six, seven, one], &[six, one, seven]),
-            (&[one, six, seven], &[one, six, seven]),
-            (&[one, two, three, six], &[one, six, two, three]),
-            (&[six, one, two, three, seven], &[six, one, seven, two, three]),
-        ] {
-            assert_eq!(interleaved(addresses(found)), addresses(wanted), "{found:?}");
-        }
+        let options = Options {
+            extra_roots: None,
+            connect_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            idle_per_host: 1,
+            proxy: None,
+        };
+        Dialer::new(roots, egress, &options, ourselves, seen).expect("a dialer")
     }
 
     #[test]
@@ -417,24 +441,6 @@ mod tests {
         assert!(matches!(check(&[denied]), Err(Failure::Forbidden(host)) if host == "a.test"));
         assert!(matches!(check(&[good, "127.0.0.1:8080"]), Err(Failure::Loop)));
         assert!(matches!(check(&[]), Err(Failure::Unreachable { kind: "dns_error", .. })));
-    }
-
-    #[tokio::test]
-    async fn an_address_that_refuses_gives_way_to_the_next() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let open = listener.local_addr().expect("it is bound");
-        let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let closed = gone.local_addr().expect("it is bound");
-        drop(gone);
-        for found in
-            [vec![open], vec![closed, open], vec![open, closed], vec![closed, closed, open]]
-        {
-            let stream = race(found).await.expect("one of them listens");
-            assert_eq!(stream.peer_addr().expect("it is connected"), open);
-        }
-        let refused = race(vec![closed]).await.expect_err("nobody listens");
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(race(Vec::new()).await.is_err());
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! One attempt: a pooled connection, a deadline, and proof of what was sent.
 //!
-//! `pool` keeps the connections, `dial` makes them, `load` counts what each carries,
-//! `sender` sends one attempt on one of them, `sent` knows how far it has come, and `proof`
-//! says what is known if it fails.
+//! `pool` keeps the connections, `dial` makes them, by `way` of a [`FurtherProxy`] where
+//! there is one, `race` for the first address that answers, `load` counts what each
+//! carries, `sender` sends one attempt on one of them, as the `parcel` that it wants,
+//! `sent` knows how far it has come, and `proof` says what is known if it fails.
 //!
 //! # Invariants
 //!
@@ -13,18 +14,26 @@
 //! - The upstream's certificate is always verified.
 
 pub mod dial;
+mod further;
+mod line;
 mod load;
+mod parcel;
 mod pool;
 mod proof;
+mod race;
 mod sender;
 mod sent;
+mod way;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 pub use dial::{Dialer, Ourselves};
+pub use further::FurtherProxy;
+pub use line::Line;
 pub use pool::Pool;
 pub use sender::Sender;
 
@@ -39,6 +48,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Unused connections kept per origin.
     pub idle_per_host: usize,
+    /// What upstreams are reached through.
+    pub proxy: Option<FurtherProxy>,
 }
 
 /// The `egress` block, as meant.
@@ -50,7 +61,7 @@ pub struct Egress {
     pub allow: Vec<Allowed>,
 }
 
-/// One entry of `egress.allow`.
+/// Hosts that are allowed, or excepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allowed {
     /// A host by name: `api.example.com` or `*.example.net`.
@@ -63,19 +74,36 @@ impl Egress {
     /// Whether `host`, which resolved to `address`, may be reached.
     ///
     /// IPv4 addresses that hide in IPv6 ones (`::ffff:a.b.c.d`) are judged as IPv4.
-    pub fn permits(&self, host: &str, address: std::net::IpAddr) -> bool {
+    pub fn permits(&self, host: &str, address: IpAddr) -> bool {
+        !self.denies(address) && self.allows(host, Some(address.to_canonical()))
+    }
+
+    /// Whether a network that is never reached holds `address`.
+    pub(in crate::upstream) fn denies(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        if self.deny.iter().any(|network| network.contains(&address)) {
-            return false;
+        self.deny.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether `host` may be reached, as far as can be told without its address.
+    pub(in crate::upstream) fn permits_name(&self, host: &str) -> bool {
+        self.allows(host, None)
+    }
+
+    fn allows(&self, host: &str, address: Option<IpAddr>) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|allowed| allowed.covers(host, address))
+    }
+}
+
+impl Allowed {
+    /// Whether it means `host`, which has this address where that is known.
+    pub(in crate::upstream) fn covers(&self, host: &str, address: Option<IpAddr>) -> bool {
+        match self {
+            Self::Network(network) => address.is_some_and(|address| network.contains(&address)),
+            Self::Host(name) => match name.strip_prefix('*') {
+                Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+                None => name == host,
+            },
         }
-        self.allow.is_empty()
-            || self.allow.iter().any(|allowed| match allowed {
-                Allowed::Network(network) => network.contains(&address),
-                Allowed::Host(name) => match name.strip_prefix('*') {
-                    Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-                    None => name == host,
-                },
-            })
     }
 }
 

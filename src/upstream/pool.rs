@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use hyper::client::conn::{http1, http2};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::exchange::{Body, Failure, Origin};
-use crate::upstream::dial::{Connection, Dialer, Speaks};
-use crate::upstream::load::Load;
+use crate::exchange::{Failure, Origin};
+use crate::upstream::dial::{Connection, Dialer, Http1, Http2, Speaks};
 
 /// The connections of one process; a clone shares them.
 #[derive(Clone)]
@@ -30,21 +28,24 @@ struct Inner {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Http1,
     since: Instant,
     /// How long the upstream said that it keeps an unused connection.
     keep_alive: Option<Duration>,
 }
 
 struct Shared {
-    sender: http2::SendRequest<Body>,
-    load: Load,
+    connection: Http2,
     used: Instant,
 }
 
 impl Shared {
-    fn new(sender: &http2::SendRequest<Body>, load: &Load) -> Self {
-        Self { sender: sender.clone(), load: load.clone(), used: Instant::now() }
+    fn new(connection: &Http2) -> Self {
+        Self { connection: connection.clone(), used: Instant::now() }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.connection.sender.is_closed()
     }
 }
 
@@ -93,12 +94,11 @@ impl Pool {
     ///
     /// Those of [`Dialer`]; nothing was sent.
     pub(super) async fn take(&self, origin: &Origin, want: Want) -> Result<Taken, Failure> {
-        while let Some(idle) = self.pop(origin, want.fresh) {
-            let mut sender = idle.sender;
+        while let Some(mut connection) = self.pop(origin, want) {
             // Its task may still be tidying up after the last response; a
             // connection that needs longer than this is not worth waiting for.
-            if let Ok(Ok(())) = timeout(READY_WITHIN, sender.ready()).await {
-                return Ok(Taken::Used(Connection::Http1(sender)));
+            if let Ok(Ok(())) = timeout(READY_WITHIN, connection.sender.ready()).await {
+                return Ok(Taken::Used(Connection::Http1(connection)));
             }
         }
         let shared = self.inner.shared.get(origin).map(|entry| entry.value().clone());
@@ -115,13 +115,13 @@ impl Pool {
     /// Makes a connection whatever is at rest.
     pub(super) async fn dial(&self, origin: &Origin, want: Want) -> Result<Taken, Failure> {
         let connection = self.inner.dialer.http(origin, want.speaks).await?;
-        if let Connection::Http2(sender, load) = &connection {
+        if let Connection::Http2(made) = &connection {
             let slot = self.inner.shared.entry(origin.clone()).or_default().clone();
             // Whoever dialled meanwhile keeps its place; this one serves its exchange and goes.
             if let Ok(mut place) = slot.try_lock()
-                && place.as_ref().is_none_or(|shared| shared.sender.is_closed())
+                && place.as_ref().is_none_or(Shared::is_closed)
             {
-                *place = Some(Shared::new(sender, load));
+                *place = Some(Shared::new(made));
             }
         }
         Ok(Taken::Fresh(connection))
@@ -142,17 +142,17 @@ impl Pool {
         if let Some(shared) = place.as_mut() {
             let (idle_timeout, _) = **self.inner.limits.load();
             let age = shared.used.elapsed();
-            let stale = want.fresh && age >= STALE_AFTER || age >= idle_timeout;
+            let elsewhere = shared.connection.era != self.inner.dialer.era();
+            let stale = want.fresh && age >= STALE_AFTER || age >= idle_timeout || elsewhere;
             // A full one serves the streams that it has, and the next one takes its place.
-            if !stale && !shared.sender.is_closed() && shared.load.has_room().await {
+            if !stale && !shared.is_closed() && shared.connection.load.has_room().await {
                 shared.used = Instant::now();
-                let connection = Connection::Http2(shared.sender.clone(), shared.load.clone());
-                return Ok(Taken::Used(connection));
+                return Ok(Taken::Used(Connection::Http2(shared.connection.clone())));
             }
         }
         let connection = self.inner.dialer.http(origin, want.speaks).await;
-        if let Ok(Connection::Http2(sender, load)) = &connection {
-            *place = Some(Shared::new(sender, load));
+        if let Ok(Connection::Http2(made)) = &connection {
+            *place = Some(Shared::new(made));
         } else {
             self.inner.shared.remove(origin);
         }
@@ -160,21 +160,16 @@ impl Pool {
     }
 
     /// Puts a connection to rest.
-    pub(super) fn put(
-        &self,
-        origin: Origin,
-        sender: http1::SendRequest<Body>,
-        keep_alive: Option<Duration>,
-    ) {
+    pub(super) fn put(&self, origin: Origin, connection: Http1, keep_alive: Option<Duration>) {
         let (_, idle_per_host) = **self.inner.limits.load();
-        if sender.is_closed() || idle_per_host == 0 {
+        if connection.sender.is_closed() || idle_per_host == 0 {
             return;
         }
         let mut idle = self.inner.idle.entry(origin).or_default();
         if idle.len() >= idle_per_host {
             idle.pop_front(); // the one that has been unused for longest
         }
-        idle.push_back(Idle { sender, since: Instant::now(), keep_alive });
+        idle.push_back(Idle { connection, since: Instant::now(), keep_alive });
     }
 
     /// Notes that a shared connection is in use.
@@ -191,14 +186,16 @@ impl Pool {
     /// Closes what has been unused for too long; called every few seconds.
     pub fn sweep(&self) {
         let (idle_timeout, _) = **self.inner.limits.load();
+        let era = self.inner.dialer.era();
         self.inner.idle.retain(|_, idle| {
-            idle.retain(|idle| idle.since.elapsed() < idle_timeout && !idle.sender.is_closed());
+            idle.retain(|idle| idle.is_good(idle_timeout, era));
             !idle.is_empty()
         });
         self.inner.shared.retain(|_, slot| {
             let Ok(mut place) = slot.try_lock() else { return true };
             let kept = place.as_ref().is_some_and(|shared| {
-                shared.used.elapsed() < idle_timeout && !shared.sender.is_closed()
+                let current = shared.connection.era == era;
+                current && shared.used.elapsed() < idle_timeout && !shared.is_closed()
             });
             if !kept {
                 *place = None;
@@ -207,21 +204,36 @@ impl Pool {
         });
     }
 
-    fn pop(&self, origin: &Origin, fresh: bool) -> Option<Idle> {
+    fn pop(&self, origin: &Origin, want: Want) -> Option<Http1> {
         let (idle_timeout, _) = **self.inner.limits.load();
+        let era = self.inner.dialer.era();
         let mut idle = self.inner.idle.get_mut(origin)?;
         while let Some(last) = idle.pop_back() {
-            let age = last.since.elapsed();
-            if last.sender.is_closed() || age >= idle_timeout {
+            if !last.is_good(idle_timeout, era) {
                 continue;
             }
-            if fresh && age >= stale_after(last.keep_alive) {
-                idle.push_back(last); // good enough for a request that may be repeated
+            if !last.suits(want) {
+                idle.push_back(last); // good enough for another request
                 return None;
             }
-            return Some(last);
+            return Some(last.connection);
         }
         None
+    }
+}
+
+impl Idle {
+    /// Whether it is worth keeping.
+    fn is_good(&self, idle_timeout: Duration, era: u64) -> bool {
+        let closed = self.connection.sender.is_closed();
+        !closed && self.connection.era == era && self.since.elapsed() < idle_timeout
+    }
+
+    /// Whether it is what an exchange wants; a protocol is not switched by way of a proxy.
+    fn suits(&self, want: Want) -> bool {
+        let stale = want.fresh && self.since.elapsed() >= stale_after(self.keep_alive);
+        let switches = want.speaks == Speaks::Http1Only && self.connection.forwarder.is_some();
+        !stale && !switches
     }
 }
 

@@ -5,12 +5,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, StatusCode};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
@@ -18,8 +16,9 @@ use crate::exchange::body::{BodyEnd, BodyError, Upload, Watcher};
 use crate::exchange::{Body, BoxFuture, Failure, Origin, Request, Response};
 use crate::exchange::{answer, headers};
 use crate::failpoint::Failpoint;
-use crate::upstream::dial::{Connection, Speaks};
+use crate::upstream::dial::{Connection, Http1, Http2, Speaks};
 use crate::upstream::load::Stream;
+use crate::upstream::parcel::{Parcel, for_http1, for_http2, parcel};
 use crate::upstream::pool::{Pool, Taken, Want};
 use crate::upstream::proof;
 use crate::upstream::sent::Sent;
@@ -108,60 +107,98 @@ impl Service<Request> for Sender {
 }
 
 async fn attempt(pool: Pool, request: Request, sent: Arc<Sent>) -> Result<Response, Failure> {
-    let upgrade = request.wants_upgrade;
     let want = Want {
-        speaks: if upgrade { Speaks::Http1Only } else { Speaks::Any },
+        speaks: if request.wants_upgrade { Speaks::Http1Only } else { Speaks::Any },
         fresh: request.standing.fresh_connection,
     };
-    let (origin, upload) = (request.origin.clone(), request.upload.clone());
-    let head = request.method == Method::HEAD;
+    let mut trip = Trip {
+        pool,
+        origin: request.origin.clone(),
+        upload: request.upload.clone(),
+        upgrade: request.wants_upgrade,
+        head: request.method == Method::HEAD,
+    };
     let mut parcel = parcel(request);
-    let mut taken = pool.take(&origin, want).await?;
     loop {
-        let (used, connection) = match taken {
+        let (used, connection) = match trip.pool.take(&trip.origin, want).await? {
             Taken::Fresh(connection) => (false, connection),
             Taken::Used(connection) => (true, connection),
         };
-        let unsent = match connection {
-            Connection::Http1(mut sender) => {
-                sent.begin(Version::HTTP_11);
-                for_http1(&mut parcel, &origin, upgrade);
-                match written(sender.try_send_request(parcel)).await {
-                    Ok(response) => {
-                        believable(&response, upgrade)?;
-                        return Ok(received(
-                            response,
-                            Return { pool, origin, sender, upload, head },
-                        ));
-                    }
-                    Err(error) => given_back(error, upload.as_deref())?,
-                }
-            }
-            Connection::Http2(mut sender, load) => {
-                sent.begin(Version::HTTP_2);
-                let stream = load.begin();
-                for_http2(&mut parcel, &origin);
-                match written(sender.try_send_request(parcel)).await {
-                    Ok(response) => {
-                        believable(&response, upgrade)?;
-                        pool.touch(&origin);
-                        return Ok(received_http2(response, stream));
-                    }
-                    Err(error) => given_back(error, upload.as_deref())?,
-                }
-            }
+        sent.begin(connection.version());
+        let ended = match connection {
+            Connection::Http1(connection) => trip.over_http1(connection, parcel).await?,
+            Connection::Http2(connection) => trip.over_http2(connection, parcel).await?,
+        };
+        // A connection that died at rest took nothing with it: the next one is
+        // the first on which this attempt is really sent.
+        (trip, parcel) = match ended {
+            Ended::Answered(response) => return Ok(response),
+            Ended::GivenBack(back) => back,
         };
         sent.take_back();
         if !used {
+            let origin = &trip.origin;
             return Err(Failure::Unreachable {
                 detail: format!("{origin} closed the connection before the request was written"),
                 kind: "connection_terminated",
             });
         }
-        // A connection that died at rest took nothing with it: the next one is
-        // the first on which this attempt is really sent.
-        parcel = unsent;
-        taken = pool.take(&origin, want).await?;
+    }
+}
+
+/// What an attempt needs to know of its request beside what is sent.
+struct Trip {
+    pool: Pool,
+    origin: Origin,
+    upload: Option<Arc<Upload>>,
+    upgrade: bool,
+    head: bool,
+}
+
+/// How the way to an upstream ended.
+enum Ended {
+    Answered(Response),
+    /// The connection never began on it.
+    GivenBack((Trip, Parcel)),
+}
+
+impl Trip {
+    async fn over_http1(self, connection: Http1, mut parcel: Parcel) -> Result<Ended, Failure> {
+        let Http1 { mut sender, forwarder, era } = connection;
+        for_http1(&mut parcel, &self.origin, self.upgrade, forwarder.as_deref());
+        let response = match written(sender.try_send_request(parcel)).await {
+            Ok(response) => response,
+            Err(error) => {
+                let parcel = given_back(error, self.upload.as_deref())?;
+                return Ok(Ended::GivenBack((self, parcel)));
+            }
+        };
+        believable(&response, self.upgrade)?;
+        if let Some(proxy) = &forwarder
+            && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        {
+            return Err(proxy.asks_who_we_are());
+        }
+        let Self { pool, origin, upload, head, .. } = self;
+        let connection = Http1 { sender, forwarder, era };
+        Ok(Ended::Answered(received(response, Return { pool, origin, connection, upload, head })))
+    }
+
+    async fn over_http2(self, connection: Http2, mut parcel: Parcel) -> Result<Ended, Failure> {
+        let Http2 { mut sender, load, .. } = connection;
+        let stream = load.begin();
+        for_http2(&mut parcel, &self.origin);
+        match written(sender.try_send_request(parcel)).await {
+            Ok(response) => {
+                believable(&response, self.upgrade)?;
+                self.pool.touch(&self.origin);
+                Ok(Ended::Answered(received_http2(response, stream)))
+            }
+            Err(error) => {
+                let parcel = given_back(error, self.upload.as_deref())?;
+                Ok(Ended::GivenBack((self, parcel)))
+            }
+        }
     }
 }
 
@@ -178,8 +215,6 @@ async fn written<T>(sending: impl Future<Output = T>) -> T {
     }
 }
 
-type Parcel = http::Request<Body>;
-
 /// The request back, where the connection never began on it; otherwise what the error proves.
 fn given_back(
     mut error: hyper::client::conn::TrySendError<Parcel>,
@@ -188,62 +223,6 @@ fn given_back(
     match error.take_message() {
         Some(parcel) => Ok(parcel),
         None => Err(proof::of(error.error(), upload)),
-    }
-}
-
-fn parcel(request: Request) -> Parcel {
-    let request = *request;
-    let mut parcel = http::Request::new(request.body);
-    *parcel.method_mut() = request.method;
-    *parcel.uri_mut() = Uri::from(request.path);
-    *parcel.headers_mut() = request.headers;
-    parcel
-}
-
-/// `Host` follows the target (RFC 9112, section 3.2.2), never what the client wrote there.
-fn for_http1(parcel: &mut Parcel, origin: &Origin, upgrade: bool) {
-    *parcel.version_mut() = Version::HTTP_11;
-    if parcel.uri().authority().is_some()
-        && let Some(path) = parcel.uri().path_and_query().cloned()
-    {
-        *parcel.uri_mut() = Uri::from(path);
-    }
-    parcel.headers_mut().insert(HOST, origin.host_field().clone());
-    join_cookies(parcel.headers_mut());
-    let bodiless = matches!(*parcel.method(), Method::GET | Method::HEAD);
-    if bodiless && !parcel.body().is_empty() && parcel.body().length().is_none() {
-        // hyper takes a GET of unknown length for one without a body.
-        parcel.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if upgrade {
-        parcel.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else if parcel.headers().contains_key(TE) {
-        // RFC 9110, section 10.1.4: TE ends at this hop, so Connection has to name it.
-        parcel.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-}
-
-/// HTTP/2 lets a client cut its cookies into fields of their own, HTTP/1 does not
-/// (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
-    let (Some(_first), Some(_second)) = (crumbs.next(), crumbs.next()) else { return };
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(COOKIE, whole);
-    }
-}
-
-fn for_http2(parcel: &mut Parcel, origin: &Origin) {
-    *parcel.version_mut() = Version::HTTP_2;
-    let headers = parcel.headers_mut();
-    for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
-    let path = parcel.uri().path_and_query().cloned();
-    let uri = Uri::builder().scheme(origin.scheme.as_str()).authority(origin.authority());
-    if let Some(Ok(uri)) = path.map(|path| uri.path_and_query(path).build()) {
-        *parcel.uri_mut() = uri;
     }
 }
 
@@ -306,7 +285,7 @@ fn received(mut response: http::Response<Incoming>, home: Return) -> Response {
 struct Return {
     pool: Pool,
     origin: Origin,
-    sender: http1::SendRequest<Body>,
+    connection: Http1,
     upload: Option<Arc<Upload>>,
     head: bool,
 }
@@ -322,7 +301,7 @@ impl Watcher for Returning {
         let Some(home) = self.home.take() else { return };
         let uploaded = home.upload.as_ref().is_none_or(|upload| upload.is_complete());
         if end == BodyEnd::Whole && uploaded {
-            home.pool.put(home.origin, home.sender, self.keep_alive);
+            home.pool.put(home.origin, home.connection, self.keep_alive);
         }
     }
 }

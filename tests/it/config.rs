@@ -44,7 +44,7 @@ routes:
         "3: listeners[1].address: must be host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:0 (got `nope`)",
         "3: listeners[1].mode: must be one of forward, transparent, reverse (got `revers`)",
         "4: admin.adress: unknown key `adress`, did you mean `address`?",
-        "5: upstream.proxy: comes with a later version, must be null (got `http://x`)",
+        "5: upstream.proxy: must be http://HOST:PORT or https://HOST:PORT, the port included",
         "9: routes[0].inbox.identity: must be {json: POINTER}, such as /request_id, or {header: NAME}",
         "10: routes[0].retry.attempt_timeot: unknown key `attempt_timeot`, did you mean `attempt_timeout`?",
         "10: routes[0].retry.attempts: must be at least 1 or `unlimited` (got 0)",

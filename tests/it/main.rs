@@ -18,6 +18,7 @@ mod config;
 mod credits;
 mod doctor;
 mod fetch;
+mod further;
 mod hostile;
 mod http2;
 mod idempotency;

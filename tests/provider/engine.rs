@@ -33,7 +33,7 @@ mod job;
 mod listing;
 mod script;
 mod socket;
-mod tls;
+pub(crate) mod tls;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -123,12 +123,8 @@ fn what_replicas_share_is_read_and_its_password_is_not_told() {
 }
 
 #[test]
-fn features_to_come_are_refused_by_name() {
+fn what_is_named_by_a_list_or_a_word_is_either() {
     check(&[
-        (
-            "upstream: {proxy: http://a}",
-            &["1: upstream.proxy: comes with a later version, must be null (got `http://a`)"],
-        ),
         ("providers: some", &["1: providers: must be `all` or a list (got `some`)"]),
         ("providers: []", &[]),
         ("state: {journal: disk, shared: null}\nupstream: {proxy: null}\nproviders: all", &[]),

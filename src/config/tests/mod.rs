@@ -11,6 +11,7 @@ mod meaning;
 mod routes;
 mod shipped;
 mod traces;
+mod upstream;
 
 use std::path::Path;
 

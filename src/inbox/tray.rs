@@ -234,4 +234,4 @@ impl fmt::Debug for Tray {
 }
 
 /// Bodies that are read at one time on one route: 256 MiB at the default `max_size`.
-const READING_MAX: usize = 256;
+pub(super) const READING_MAX: usize = 256;

@@ -99,7 +99,7 @@ pub(super) fn quiet_since(open: &Open) -> Instant {
 }
 
 /// Readings in the background at one time: a provider that was away is not met by all at once.
-const TURNS: usize = 16;
+pub(super) const TURNS: usize = 16;
 /// Keys that are asked for in the background, each with the credentials of its request; past
 /// it, a key waits for whoever asks for it.
 pub(super) const FOLLOWED_MAX: usize = 1000;

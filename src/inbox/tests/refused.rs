@@ -1,7 +1,48 @@
 //! What is turned away, at, under and over each limit.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use super::*;
+use crate::exchange::body::BodyError;
 use crate::exchange::tests::{data, streamed};
+use crate::inbox::tray::READING_MAX;
+
+/// A body of which nothing comes.
+struct Silent;
+
+impl http_body::Body for Silent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_bodies_are_read_at_a_time_and_no_more() {
+    let scene = Scene::new(rules(), &[]);
+    let mut reading = Vec::new();
+    for n in 0..READING_MAX {
+        let answer = scene.event(&format!("e-{n}")).await;
+        assert!(answer.is_ok(), "{n} are read, and there is a place for one more");
+        let mut one = Box::pin(scene.send(Body::wrap(Silent)));
+        let waits = poll_fn(|cx| Poll::Ready(one.as_mut().poll(cx).is_pending())).await;
+        assert!(waits, "nothing came yet");
+        reading.push(one);
+        scene.settled().await;
+    }
+    let refused = scene.event("one too many").await.expect_err("all places are taken");
+    assert!(matches!(refused, Failure::Overloaded), "{refused}");
+    reading.pop(); // its sender left
+    scene.events("later").await;
+    assert_eq!(scene.counted("refused"), 1);
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_has_a_limit_in_number_and_in_bytes() {

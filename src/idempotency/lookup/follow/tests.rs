@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::exchange::RequestParts;
@@ -11,6 +12,7 @@ use crate::exchange::tests::{full, headers, request, response};
 use crate::idempotency::CredentialField;
 use crate::idempotency::identify::Identified;
 use crate::idempotency::key::Source;
+use crate::idempotency::lookup::table::TURNS;
 use crate::idempotency::lookup::tests::recipe;
 use crate::idempotency::store::{Claim, Completed};
 use crate::idempotency::tests::{rules, shared};
@@ -201,6 +203,40 @@ async fn however_many_ask_for_a_key_the_provider_is_read_once() {
     let [one, two] = [(); 2].map(|()| scene.follow.ask(&open));
     assert_eq!(tokio::join!(one, two), (true, true));
     assert_eq!(scene.times_asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_keys_are_asked_for_in_the_background_at_a_time() {
+    let mut scene = Scene::new();
+    let (questions, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (asking, answering) = (questions.clone(), answers.clone());
+    let asker = Asker(Arc::new(move |_request| {
+        let (asking, answering) = (asking.clone(), answering.clone());
+        Box::pin(async move {
+            asking.add_permits(1);
+            answering.acquire().await.expect("it is open").forget();
+            Ok(response(200, &[], full(OURS)))
+        })
+    }));
+    let own = ours(&[("x-api-key", "hunter2")]);
+    for n in 0..=TURNS {
+        let id = RecordId(*blake3::hash(&n.to_be_bytes()).as_bytes());
+        let ask = Ask { id, ..ask() };
+        let follow = Follow::of(&scene.shared, || asker.clone(), &own, &ask);
+        scene.follow = follow.expect("it has a recipe");
+        let open = scene.unknown(Some(TAG)).await;
+        scene.follow.begin_soon(open.exchange);
+        let soon = Duration::from_millis(1100);
+        tokio::time::sleep(soon).await;
+        assert_eq!(
+            questions.available_permits(),
+            TURNS.min(n + 1),
+            "those that wait for an answer"
+        );
+    }
+    answers.add_permits(1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(questions.available_permits(), TURNS + 1, "one has ended, and the last goes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,7 +60,7 @@ pub(super) mod tests {
         Desk {
             metrics: Metrics::new(),
             refresh: Arc::new(|| Box::pin(async {})),
-            draining: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             status: Arc::new(|| json!({})),
             routes: Arc::new(|| json!({})),
             reload: Arc::new(|| Ok(())),

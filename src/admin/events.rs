@@ -29,7 +29,7 @@ pub(super) fn route() -> MethodRouter<Desk> {
             let detail = format!("{READERS_MAX} readers are told already");
             return problem(StatusCode::SERVICE_UNAVAILABLE, "overloaded", &detail);
         };
-        let reader = Reader { ended: desk.books.ended.subscribe(), draining: desk.draining, seat };
+        let reader = Reader { ended: desk.books.ended.subscribe(), draining: desk.leaving, seat };
         let events = unfold(reader, |mut reader| async move {
             let event = reader.next().await?;
             Some((Ok::<_, Infallible>(event), reader))
@@ -91,7 +91,7 @@ mod tests {
     fn router() -> (Router, Ended, CancellationToken) {
         let (ended, _nobody) = broadcast::channel(4);
         let desk = desk(ended.clone());
-        let draining = desk.draining.clone();
+        let draining = desk.leaving.clone();
         (Router::new().route("/events", route()).with_state(desk), ended, draining)
     }
 

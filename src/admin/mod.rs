@@ -20,7 +20,7 @@ use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -56,8 +56,9 @@ pub struct Desk {
     pub metrics: Metrics,
     /// Brings gauges up to date before they are shown.
     pub refresh: Arc<dyn Fn() -> BoxFuture<()> + Send + Sync>,
-    /// Cancelled when draining begins: from then on it is not ready.
-    pub draining: CancellationToken,
+    /// Cancelled when it is told to end, by a caller here or otherwise: from then on it is
+    /// not ready.
+    pub leaving: CancellationToken,
     /// What is running, as JSON.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The routes in force, as JSON.
@@ -72,27 +73,36 @@ pub struct Desk {
     pub expose: Expose,
 }
 
-/// Serves until the process ends: probes have to be answered while draining too.
+/// Serves until it is closed: probes have to be answered while draining too.
 ///
 /// # Errors
 ///
 /// When the socket fails.
-pub async fn serve(socket: TcpListener, desk: Desk) -> std::io::Result<()> {
+pub async fn serve(
+    socket: TcpListener,
+    desk: Desk,
+    closing: CancellationToken,
+) -> std::io::Result<()> {
+    let app = router(desk).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(socket, app).with_graceful_shutdown(closing.cancelled_owned()).await
+}
+
+fn router(desk: Desk) -> Router {
     let guarded = middleware::from_fn_with_state(desk.clone(), guard);
     let api = api::router().layer(guarded.clone());
-    let app = Router::new()
+    let quit = post(quit).layer(middleware::from_fn(only_here));
+    Router::new()
         .route("/", get(page::show).layer(guarded))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/quitquitquit", quit)
         .nest("/api", api)
         .with_state(desk)
-        .into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(socket, app).await
 }
 
 async fn ready(State(desk): State<Desk>) -> Response {
-    if desk.draining.is_cancelled() {
+    if desk.leaving.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
     "ready\n".into_response()
@@ -103,6 +113,27 @@ async fn metrics(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     scrape::answer(&desk.metrics, &headers)
 }
 
+/// Ends the process as SIGTERM does: for a Job, whose pod would wait for its sidecar.
+async fn quit(State(desk): State<Desk>) -> Response {
+    if !desk.leaving.is_cancelled() {
+        tracing::info!("told to end by POST /quitquitquit");
+    }
+    desk.leaving.cancel();
+    "draining\n".into_response()
+}
+
+/// Lets through callers on loopback alone, whatever is exposed, and never a web page.
+async fn only_here(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match refusal(peer, false, request.headers()) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
 /// Lets through who may ask: callers on loopback, or all where that is exposed,
 /// and never a web page.
 async fn guard(
@@ -111,15 +142,23 @@ async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    match refusal(peer, desk.expose == Expose::All, request.headers()) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+/// Why a caller may not ask.
+fn refusal(peer: SocketAddr, exposed: bool, headers: &HeaderMap) -> Option<Response> {
     let local = peer.ip().to_canonical().is_loopback();
-    if !local && desk.expose != Expose::All {
-        return api::problem(StatusCode::FORBIDDEN, "forbidden", "only loopback may ask this");
-    }
-    if !is_no_page(request.headers(), local) {
-        let detail = "a web page may not ask this: Host or Origin is another site's";
-        return api::problem(StatusCode::FORBIDDEN, "forbidden", detail);
-    }
-    next.run(request).await
+    let detail = if !local && !exposed {
+        "only loopback may ask this"
+    } else if !is_no_page(headers, local) {
+        "a web page may not ask this: Host or Origin is another site's"
+    } else {
+        return None;
+    };
+    Some(api::problem(StatusCode::FORBIDDEN, "forbidden", detail))
 }
 
 /// Whether a request cannot be a page's: a page that was rebound to loopback still
@@ -143,7 +182,36 @@ impl std::fmt::Debug for Desk {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use tokio::sync::broadcast;
+    use tower::Service as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn only_a_caller_on_this_machine_ends_it_whatever_is_exposed() {
+        for (peer, method, fields, wanted) in [
+            ("10.0.0.9:1", "POST", [("host", "10.0.0.1:9090")].as_slice(), 403),
+            ("[2001:db8::9]:1", "POST", &[("host", "[2001:db8::1]:9090")], 403),
+            ("127.0.0.1:1", "POST", &[("host", "evil.test")], 403),
+            ("127.0.0.1:1", "POST", &[("host", "a:1"), ("origin", "http://evil.test")], 403),
+            ("127.0.0.1:1", "GET", &[("host", "127.0.0.1:9090")], 405),
+            ("127.0.0.1:1", "POST", &[("host", "127.0.0.1:9090")], 200),
+            ("[::ffff:127.0.0.1]:1", "POST", &[("host", "localhost:9090")], 200),
+        ] {
+            let (ended, _nobody) = broadcast::channel(1);
+            let desk = Desk { expose: Expose::All, ..books::tests::desk(ended) };
+            let mut request = Request::builder().method(method).uri("/quitquitquit");
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let peer: SocketAddr = peer.parse().expect("an address");
+            let request = request.extension(ConnectInfo(peer)).body(Body::empty());
+            let answer = router(desk.clone()).call(request.expect("a request")).await;
+            assert_eq!(answer.expect("an answer").status(), wanted, "{peer} {method} {fields:?}");
+            assert_eq!(desk.leaving.is_cancelled(), wanted == 200, "{peer} {method} {fields:?}");
+        }
+    }
 
     #[test]
     fn no_web_page_gets_through() {

@@ -21,7 +21,7 @@ pub(super) fn of(core: &Arc<Core>) -> Desk {
             let core = refresh.clone();
             Box::pin(async move { core.refresh().await })
         }),
-        draining: core.house.draining.clone(),
+        leaving: core.leaving.clone(),
         status: Arc::new(move || status.status()),
         routes: Arc::new(move || routes.routes()),
         reload: Arc::new(move || reload::now(&reload)),
@@ -91,7 +91,7 @@ impl Core {
             "upstream_proxy": self.upstream_proxy(),
             "routes": config.routes.len(),
             "inbox_waiting": self.kept.trays.waiting(),
-            "draining": self.house.draining.is_cancelled(),
+            "draining": self.leaving.is_cancelled(),
             "store": {
                 "kind": self.commons.store.kind(),
                 "entries": entries,

@@ -2,6 +2,7 @@
 
 mod commons;
 mod desk;
+mod ending;
 mod inbox;
 mod kept;
 pub mod ledger;
@@ -20,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,6 +110,8 @@ struct Core {
     metrics: Metrics,
     tracer: Option<Tracer>,
     set_level: SetLevel,
+    /// Cancelled when it is told to end: from then on it is not ready.
+    leaving: CancellationToken,
     /// Upstream connections and housekeeping: nobody waits for them when draining.
     background: TaskTracker,
     /// After how many commits unknown outcomes were counted last.
@@ -191,6 +194,7 @@ impl App {
             metrics,
             tracer,
             set_level,
+            leaving: CancellationToken::new(),
             background,
             counted_at: Mutex::default(),
             started: SystemTime::now(),
@@ -214,13 +218,16 @@ impl App {
         Reloader(self.core.clone())
     }
 
-    /// Serves until `ended`, then drains for as long as `shutdown.grace` allows.
-    pub async fn run(self, ended: impl Future<Output = ()>) {
+    /// Serves until `told`, or a caller on this machine says so; then drains for as long
+    /// as `shutdown.grace` allows.
+    pub async fn run(self, told: impl Future<Output = ()>) {
         self.announce();
         let core = self.core;
         let desk = desk::of(&core);
-        core.background.spawn(async move {
-            if let Err(error) = admin::serve(self.admin.0, desk).await {
+        let closing = CancellationToken::new();
+        let closed = closing.clone();
+        let admin = core.background.spawn(async move {
+            if let Err(error) = admin::serve(self.admin.0, desk, closed).await {
                 tracing::error!(%error, "the admin listener ended");
             }
         });
@@ -230,18 +237,9 @@ impl App {
         for listener in self.listeners {
             core.background.spawn(listener.run(core.house.clone()));
         }
-        ended.await;
-        let grace = core.config.load().shutdown_grace;
-        tracing::info!(?grace, "draining");
-        core.house.draining.cancel();
-        core.house.tasks.close();
-        let until = Instant::now() + grace;
-        let drained = timeout(grace, core.house.tasks.wait()).await;
-        if drained.is_err() {
-            tracing::warn!("exchanges were cut: shutdown.grace is over");
-        }
-        core.commons.store.close().await;
+        let until = ending::follow(&core, told).await;
         traces::close(core.tracer.as_ref(), until).await;
+        ending::close(&closing, admin).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use samekey::app::{App, Home, Reloader};
 use samekey::config::{self, Environment};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::{Stop, failed, log, runtime};
 
@@ -20,9 +20,14 @@ pub(super) fn run(path: Option<PathBuf>) -> Result<ExitCode, Stop> {
     let home = Home::open(&config.state.dir).map_err(failed)?;
     let runtime = runtime()?;
     runtime.block_on(async {
-        let app = App::build(config, Arc::new(load), home, set_level).await.map_err(failed)?;
-        let ended = watch_signals(app.reloader())?;
-        app.run(ended).await;
+        // Taken first: to process 1 of a container a signal that nobody takes is none.
+        let mut signals = Signals::take()?;
+        let app = tokio::select! {
+            app = App::build(config, Arc::new(load), home, set_level) => app.map_err(failed)?,
+            () = signals.end() => return Ok(()),
+        };
+        let told = watch(signals, app.reloader());
+        app.run(told).await;
         Ok::<_, Stop>(())
     })?;
     // What is still under way after the grace is cut.
@@ -39,19 +44,42 @@ fn arm_failpoint() -> Result<(), Stop> {
     }
 }
 
+/// The signals that a sidecar is told by.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn take() -> Result<Self, Stop> {
+        let take = |kind| signal(kind).map_err(failed);
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+            hangup: take(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns when it is told to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.
-fn watch_signals(reloader: Reloader) -> Result<impl Future<Output = ()>, Stop> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+fn watch(mut signals: Signals, reloader: Reloader) -> impl Future<Output = ()> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let watching = async move {
         let mut tell = Some(tell);
         loop {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                Some(()) = hangup.recv() => {
+                _ = signals.terminate.recv() => {}
+                _ = signals.interrupt.recv() => {}
+                Some(()) = signals.hangup.recv() => {
                     // It logs what is wrong; the config before stays in force.
                     drop(reloader.reload());
                     continue;
@@ -64,7 +92,7 @@ fn watch_signals(reloader: Reloader) -> Result<impl Future<Output = ()>, Stop> {
         }
     };
     tokio::runtime::Handle::current().spawn(watching);
-    Ok(async move { drop(told.await) })
+    async move { drop(told.await) }
 }
 
 #[expect(clippy::exit, reason = "the second signal asks for just that")]

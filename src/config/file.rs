@@ -53,7 +53,9 @@ block! {
 block! {
     /// How the process ends.
     ShutdownBlock {
-        /// How long running exchanges may take to end.
+        /// How long it still takes requests, though not ready, once it was told to end.
+        delay: Span<0, HOUR> = Span::of(0),
+        /// How long running exchanges may take to end after that.
         grace: Span<0, HOUR> = Span::of(30 * SECOND),
     }
 }
@@ -139,6 +141,7 @@ impl File {
             intercept,
             upstream,
             egress: self.egress.meant(),
+            shutdown_delay: self.shutdown.delay.duration(),
             shutdown_grace: self.shutdown.grace.duration(),
             routes,
             log: Log { level: self.log.level.text, format: self.log.format.map(|format| format.0) },

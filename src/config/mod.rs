@@ -70,7 +70,9 @@ pub struct Config {
     pub upstream: crate::upstream::Options,
     /// Which addresses may be reached.
     pub egress: crate::upstream::Egress,
-    /// How long running exchanges may take to end.
+    /// How long it goes on as before once it was told to end.
+    pub shutdown_delay: Duration,
+    /// How long running exchanges may take to end after that.
     pub shutdown_grace: Duration,
     /// Rules for requests; the first that matches wins.
     pub routes: Vec<crate::route::Route>,

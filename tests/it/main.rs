@@ -27,6 +27,7 @@ mod intercept;
 mod kubernetes;
 mod lasting;
 mod ledger;
+mod lifecycle;
 mod limits;
 mod lookup;
 mod own;

@@ -1,6 +1,7 @@
-//! The further proxy that upstreams are reached through.
+//! The further proxy that upstreams are reached through, and the way the process ends.
 
 use std::fs;
+use std::time::Duration;
 
 use super::{check, faults, loaded};
 use crate::config::Environment;
@@ -109,4 +110,13 @@ fn a_proxy_that_is_ourselves_is_a_fault() {
         ),
         ("upstream: {proxy: 'http://127.0.0.1:3128'}", &[]),
     ]);
+}
+
+#[test]
+fn the_process_ends_after_a_delay_and_a_grace() {
+    let [usual, other] = ["", "shutdown: {delay: 5s, grace: 0}"].map(loaded);
+    let secs = Duration::from_secs;
+    assert_eq!((usual.shutdown_delay, usual.shutdown_grace), (secs(0), secs(30)));
+    assert_eq!((other.shutdown_delay, other.shutdown_grace), (secs(5), secs(0)));
+    check(&[("shutdown: {delay: 2h}", &["1: shutdown.delay: must be at most 1h (got `2h`)"])]);
 }

@@ -1,16 +1,16 @@
 //! `samekey exec`: a sidecar for the life of one program.
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 use samekey::app::{App, Home, StateFault};
 use samekey::config::{self, Config, Environment, Faults, Journal};
 use samekey::intercept::Environment as Variables;
 use samekey::listen;
-use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::env::{borrowed, own};
@@ -104,6 +104,8 @@ fn for_one_program(config: &mut Config, environment: &Environment, public: PathB
         caps,
     }];
     "127.0.0.1:0".clone_into(&mut config.admin.address);
+    // It ends after its program: nobody is left to send a request.
+    config.shutdown_delay = Duration::ZERO;
     config.state.public = public;
 }
 
@@ -116,22 +118,40 @@ pub(super) fn program(command: &[OsString]) -> Result<Command, Stop> {
     Ok(run)
 }
 
-/// Runs a program to its end; signals are its own.
-pub(super) async fn supervise(program: &mut Command, name: &str) -> Result<ExitStatus, Stop> {
+/// Runs a program to its end, and buries whoever it leaves to us: as process 1 of a
+/// container, all its orphans. Signals are its own.
+pub(super) async fn supervise(program: &mut Command, name: &str) -> Result<WaitStatus, Stop> {
     // Taken before the program starts: a signal that comes in between is not lost.
     let mut signals = Signals::take()?;
     let child = program.spawn();
-    let mut child = child
+    let child = child
         .map_err(|error| Stop::NotStarted(format!("samekey: {name}: {error}"), error.kind()))?;
+    let program = Pid::from_child(&child);
     loop {
-        tokio::select! {
-            status = child.wait() => return status.map_err(failed),
-            signal = signals.next() => pass_on(&child, signal),
+        let signal = signals.next().await;
+        if signal != rustix::process::Signal::CHILD {
+            pass_on(program, signal);
+        } else if let Some(status) = bury(program)? {
+            return Ok(status);
         }
     }
 }
 
-/// Signals that are the program's. An interrupt from the terminal reaches it
+/// Takes leave of all children that ended; how the program did, where it is one of them.
+fn bury(program: Pid) -> Result<Option<WaitStatus>, Stop> {
+    let mut ended = None;
+    loop {
+        match waitpid(None, WaitOptions::NOHANG) {
+            Ok(Some((child, status))) if child == program => ended = Some(status),
+            Ok(Some(_orphan)) => {}
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ended),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Signals that are the program's, and the one that says that a child ended. An interrupt from the terminal reaches it
 /// without us, and must not end us before it.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -140,6 +160,7 @@ struct Signals {
     user1: tokio::signal::unix::Signal,
     user2: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    child: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -152,6 +173,7 @@ impl Signals {
             user1: take(SignalKind::user_defined1())?,
             user2: take(SignalKind::user_defined2())?,
             interrupt: take(SignalKind::interrupt())?,
+            child: take(SignalKind::child())?,
         })
     }
 
@@ -164,25 +186,25 @@ impl Signals {
             _ = self.user1.recv() => Signal::USR1,
             _ = self.user2.recv() => Signal::USR2,
             _ = self.interrupt.recv() => Signal::INT,
+            _ = self.child.recv() => Signal::CHILD,
         }
     }
 }
 
-fn pass_on(child: &Child, signal: rustix::process::Signal) {
+fn pass_on(program: Pid, signal: rustix::process::Signal) {
     use std::io::IsTerminal as _;
     // The terminal sends an interrupt to the whole group, the program included.
     if signal == rustix::process::Signal::INT && std::io::stdin().is_terminal() {
         return;
     }
-    let id = child.id().and_then(|id| i32::try_from(id).ok());
-    let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return };
-    if let Err(error) = rustix::process::kill_process(id, signal) {
+    if let Err(error) = rustix::process::kill_process(program, signal) {
         tracing::warn!(%error, "a signal did not reach the program");
     }
 }
 
 /// The program's exit code; 128 and the signal where one ended it, as shells say it.
-fn code(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+fn code(status: WaitStatus) -> ExitCode {
+    let signal = status.terminating_signal().map(|signal| 128 + signal);
+    let code = status.exit_status().or(signal);
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }

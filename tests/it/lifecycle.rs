@@ -1,5 +1,6 @@
 //! How a sidecar ends, and what the next one finds: signals, drains, containers that restart.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::provider::{Options, Provider};
 use crate::support::client::{self, get, raw};
 use crate::support::program::folder_beside;
+use crate::support::proxy::BINARY;
 use crate::support::{Client, ORDER, Samekey};
 
 /// One route over everything.
@@ -254,4 +256,36 @@ async fn a_container_that_is_killed_finds_its_directory_as_it_left_it() {
     }
     assert!(ca.iter().all(|pem| *pem == ca[0]), "applications go on to trust it");
     assert_eq!(provider.effects("s"), 1);
+}
+
+#[tokio::test]
+async fn exec_buries_the_orphans_of_its_program() {
+    // As process 1 of a container has to: this makes it inherit orphans likewise.
+    let wrapper = "import ctypes,os,sys\n\
+        assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n\
+        os.execv(sys.argv[1], sys.argv[1:])";
+    let folder = crate::support::program::folder_with("state: {journal: memory}\nproviders: []\n");
+    let script = "sh -c 'sleep 0.05 & echo $!'; read line; exit 3";
+    let mut command = Command::new("python3");
+    command
+        .args(["-c", wrapper, BINARY, "exec", "--", "sh", "-c", script])
+        .current_dir(folder.path());
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child =
+        tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("python3");
+    let mut out = tokio::io::BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut orphan = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut out, &mut orphan).await.expect("its id");
+    let process = std::path::PathBuf::from("/proc").join(orphan.trim());
+    let gone = async {
+        while process.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(10), gone).await;
+    let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
+    assert!(gone.is_ok(), "it is still there: {status}");
+    drop(child.stdin.take());
+    let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+    assert_eq!(ended.expect("it ends").expect("in order").code(), Some(3));
 }

@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use samekey::config::Config;
 use samekey::exchange::{Origin, Scheme};
-use tokio::process::Command;
 
 use crate::cli::ask::ask;
 use crate::cli::doctor::facts::{Admin, Asked, Facts, Program, Talk};
@@ -41,7 +40,7 @@ pub(super) fn watch(config: &Config, facts: &Facts, command: &[OsString]) -> Res
     for talk in &mut talks {
         talk.tunnelled = unopened(config, talk);
     }
-    Ok(Program { kind, code: status.code(), talks, beside })
+    Ok(Program { kind, code: status.exit_status(), talks, beside })
 }
 
 /// The program; what it says goes to standard error, so that the findings stand alone.
@@ -59,7 +58,7 @@ fn run(command: &[OsString], proxy: &str, relay: &str) -> Result<Command, Stop> 
 }
 
 fn version(program: &str) -> Option<String> {
-    let said = std::process::Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let said = Command::new(program).arg("--version").stdin(Stdio::null()).output();
     said.ok().and_then(|said| String::from_utf8(said.stdout).ok())
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::exchange::{Body, Failure, Origin, Scheme};
 use crate::intercept::{self, Asked as Named, Authority, Decision, Protocol};
-use crate::listen::seat::Seated;
+use crate::listen::seat::{Fuse, Seated};
 use crate::listen::serve::{self, Asked};
 use crate::listen::sniff::{Guess, Prefixed};
 use crate::listen::wire::Wire;
@@ -26,7 +26,8 @@ use crate::proxy::Arrival;
 /// Serves one connection of a client that knows it talks to a proxy.
 pub(super) async fn serve(stream: Seated, spec: Arc<Spec>, house: House) {
     let respond = |asked: Asked| respond(asked, spec.clone(), house.clone());
-    if let Err(error) = serve::http1(stream, &spec.caps, &house, respond).await {
+    let fuse = stream.fuse();
+    if let Err(error) = serve::http1(stream, (&spec.caps, fuse), &house, respond).await {
         tracing::debug!(%error, "a connection broke off");
     }
 }
@@ -246,7 +247,9 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let respond = |asked| answer(asked, origin.clone(), inside.clone());
-    serve::http1(io, &inside.spec.caps, &inside.house, respond).await
+    // TLS ends with a word of its own, and who speaks to us of plain HTTP here knows 1.1.
+    let fuse = Fuse::default();
+    serve::http1(io, (&inside.spec.caps, fuse), &inside.house, respond).await
 }
 
 async fn http2<IO>(io: IO, origin: Origin, inside: &Inside) -> Result<(), hyper::Error>

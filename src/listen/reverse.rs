@@ -28,6 +28,7 @@ pub enum Target {
 pub(super) async fn serve(stream: Seated, target: Target, spec: Arc<Spec>, house: House) {
     // What samekey tells of itself is for this machine: others may reach a base URL.
     let near = stream.tcp().peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+    let fuse = stream.fuse();
     let mut stream = Prefixed::new(stream);
     let guess = tokio::select! {
         guess = tokio::time::timeout(spec.caps.header_timeout, stream.guess()) => guess,
@@ -43,7 +44,7 @@ pub(super) async fn serve(stream: Seated, target: Target, spec: Arc<Spec>, house
         Ok(Ok(Guess::Http2)) => serve::http2(stream, &spec.caps, &house, respond).await,
         // What it cannot read it refuses.
         Ok(Ok(Guess::Http1 | Guess::Tls | Guess::Neither | Guess::More)) => {
-            serve::http1(stream, &spec.caps, &house, respond).await
+            serve::http1(stream, (&spec.caps, fuse), &house, respond).await
         }
         Ok(Err(_)) | Err(_) => return,
     };

@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::Method;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Method, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::exchange::body::{Body, BodyEnd, Watcher};
 use crate::exchange::trail::Presence;
 use crate::exchange::{Failure, answer};
+use crate::listen::seat::Fuse;
 use crate::listen::wire::{self, Kind, Watch, Wire};
 use crate::listen::{Caps, House};
 
@@ -38,7 +39,7 @@ pub(super) struct Asked {
 /// How the connection broke, if it did.
 pub(super) async fn http1<IO, F, Fut>(
     io: IO,
-    caps: &Caps,
+    (caps, fuse): (&Caps, Fuse),
     house: &House,
     respond: F,
 ) -> Result<(), hyper::Error>
@@ -55,8 +56,9 @@ where
         let presence = last.next();
         let fault = exchange.fault().map(failure);
         let connect = request.method() == Method::CONNECT;
+        let old = request.version() == Version::HTTP_10;
         let answered = respond(Asked { request, fault, presence: presence.clone() });
-        let last = last.clone();
+        let (last, fuse) = (last.clone(), fuse.clone());
         async move {
             let mut response = answered.await;
             if exchange.fault().is_some() {
@@ -66,7 +68,12 @@ where
             if switched || connect && response.status().is_success() {
                 exchange.upgraded();
             }
-            let ends = Ends { _exchange: exchange, presence, last };
+            let endless = old && length_is_unknown(&response);
+            let fuse = endless.then(|| {
+                fuse.arm();
+                fuse
+            });
+            let ends = Ends { _exchange: exchange, presence, last, fuse };
             Ok::<_, Infallible>(response.map(|body| body.watched(ends)))
         }
     });
@@ -91,6 +98,13 @@ where
     };
     last.settle(ended.is_ok() && watch.was_there_to_the_last());
     ended
+}
+
+/// Whether the connection's end would be that of the body, to who knows no chunks.
+fn length_is_unknown(response: &http::Response<Body>) -> bool {
+    let body = response.body();
+    let counted = response.headers().contains_key(CONTENT_LENGTH);
+    !counted && !body.is_empty() && body.length().is_none()
 }
 
 /// Serves HTTP/2 until the client or draining ends it.
@@ -201,12 +215,17 @@ struct Ends {
     _exchange: wire::Exchange,
     presence: Presence,
     last: Last,
+    /// Where the connection's end would be taken for the answer's.
+    fuse: Option<Fuse>,
 }
 
 impl Watcher for Ends {
     fn ended(&mut self, end: BodyEnd) {
         if end == BodyEnd::Whole {
             self.last.written(self.presence.clone());
+            if let Some(fuse) = &self.fuse {
+                fuse.disarm();
+            }
         } else {
             self.presence.leave();
         }

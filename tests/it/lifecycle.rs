@@ -1,5 +1,6 @@
 //! How a sidecar ends, and what the next one finds: signals, drains, containers that restart.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,6 +149,63 @@ async fn a_download_that_outlasts_the_signal_is_whole() {
     let end = seen.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
     assert_eq!(seen.len() - end, size);
     assert_eq!(samekey.ended().await.code(), Some(0));
+}
+
+/// An upstream that answers everything in one chunk, and then: ends, breaks off, or waits.
+async fn chunked(then: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                assert!(stream.read(&mut asked).await.expect("it is asked") > 0);
+                let answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+                stream.write_all(answer).await.expect("it is taken");
+                match then {
+                    "ends" => stream.write_all(b"0\r\n\r\n").await.expect("it is taken"),
+                    "waits" => std::future::pending().await,
+                    _breaks_off => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Asks in this version, and tells what came and whether it ended as a whole answer does.
+async fn asked(samekey: SocketAddr, upstream: SocketAddr, version: &str) -> (String, bool) {
+    let mut stream = TcpStream::connect(samekey).await.expect("it listens");
+    let head = format!(
+        "GET http://{upstream}/ {version}\r\nHost: {upstream}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("it is taken");
+    let mut seen = Vec::new();
+    let ended = stream.read_to_end(&mut seen).await;
+    let text = String::from_utf8_lossy(&seen).into_owned();
+    let whole = if text.contains("chunked") { text.ends_with("0\r\n\r\n") } else { ended.is_ok() };
+    (text, whole)
+}
+
+#[tokio::test]
+async fn an_answer_that_only_the_connections_end_would_end_never_looks_complete() {
+    // As nginx is towards what it stands before: a client of HTTP/1.0 knows no chunks.
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        let mut samekey = Samekey::start(&format!("shutdown: {{grace: 300ms}}\n{ROUTED}")).await;
+        for (then, wanted) in [("ends", true), ("breaks off", false), ("ends", true)] {
+            let (text, whole) = asked(samekey.proxy, chunked(then).await, version).await;
+            assert_eq!(whole, wanted, "{version}, {then}: {text}");
+            assert!(!whole || text.contains("hello"), "{version}, {then}: {text}");
+        }
+        let (proxy, endless) = (samekey.proxy, chunked("waits").await);
+        let asking = tokio::spawn(async move { asked(proxy, endless, version).await });
+        samekey.until("samekey_inflight_exchanges{route=\"r\"}", 1.0).await;
+        samekey.signal(Signal::TERM);
+        let (text, whole) = asking.await.expect("it ends");
+        assert!(!whole, "{version}: {text}");
+        assert_eq!(samekey.ended().await.code(), Some(0));
+        samekey.logged(&["exchanges were cut"]).await;
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ pub struct Environment {
     pub config: Option<String>,
     /// `SAMEKEY_LISTEN`: the address of the first listener.
     pub listen: Option<String>,
+    /// `SAMEKEY_AUTH`: who may use the first listener, `open` or `NAME:PASSWORD_FILE`.
+    pub auth: Option<String>,
     /// `SAMEKEY_ADMIN`: the address of the admin listener.
     pub admin: Option<String>,
     /// `SAMEKEY_STATE_DIR`: what the sidecar keeps for itself.
@@ -27,6 +29,7 @@ impl Environment {
         Self {
             config: variable(CONFIG),
             listen: variable(LISTEN),
+            auth: variable(AUTH),
             admin: variable(ADMIN),
             state_dir: variable(STATE_DIR),
             log: variable(LOG),
@@ -52,6 +55,7 @@ fn variable(name: &str) -> Option<String> {
 
 pub(super) const CONFIG: &str = "SAMEKEY_CONFIG";
 pub(super) const LISTEN: &str = "SAMEKEY_LISTEN";
+pub(super) const AUTH: &str = "SAMEKEY_AUTH";
 pub(super) const ADMIN: &str = "SAMEKEY_ADMIN";
 pub(super) const STATE_DIR: &str = "SAMEKEY_STATE_DIR";
 pub(super) const LOG: &str = "SAMEKEY_LOG";

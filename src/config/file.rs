@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::admin::AdminBlock;
-use crate::config::environment::{ADMIN, Environment, LISTEN, LOG, LOG_FORMAT, STATE_DIR};
+use crate::config::environment::{ADMIN, AUTH, Environment, LISTEN, LOG, LOG_FORMAT, STATE_DIR};
 use crate::config::inbox::inboxes_are_reached;
 use crate::config::intercept::InterceptBlock;
 use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words};
@@ -154,6 +154,9 @@ impl File {
         // The first listener is the one that HTTPS_PROXY points at.
         if let Some(first) = self.listeners.first_mut() {
             over(&mut first.address, LISTEN, env.listen.as_deref(), reading);
+            if let Some(text) = &env.auth {
+                first.auth.lay_over(text, AUTH, reading);
+            }
         }
         over(&mut self.admin.address, ADMIN, env.admin.as_deref(), reading);
         over(&mut self.state.dir, STATE_DIR, env.state_dir.as_deref(), reading);
@@ -169,10 +172,15 @@ impl File {
         let mut specs = Vec::new();
         for (n, listener) in self.listeners.iter().enumerate() {
             let at = nth("listeners", n);
-            let laid_over = n == 0 && env.listen.is_some();
-            let key = if laid_over { LISTEN.to_owned() } else { join(&at, "address") };
-            specs.extend(listener.meant(&at, &key, reading));
-            bound.push((key, &listener.address));
+            // What the first one's keys go by, where a variable is laid over them.
+            let named = |variable: &str, over: &Option<String>, key| match over {
+                Some(_) if n == 0 => variable.to_owned(),
+                _ => join(&at, key),
+            };
+            let address = named(LISTEN, &env.listen, "address");
+            let auth = named(AUTH, &env.auth, "auth");
+            specs.extend(listener.meant(&at, [&address, &auth], reading));
+            bound.push((address, &listener.address));
         }
         let key = if env.admin.is_some() { ADMIN } else { "admin.address" };
         bound.push((key.to_owned(), &self.admin.address));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::{JsonSchema, json_schema};
 use serde::Serialize;
 
+use crate::config::environment::AUTH;
 use crate::config::leaf::{
     Count, HOUR, KIB, MIB, MINUTE, Parse, Parsed, SECOND, Size, Span, Word, Words, form,
 };
@@ -125,6 +126,22 @@ impl Written for Auth {
 }
 
 impl Auth {
+    /// Reads what a variable says in place of the file: `open`, or `NAME:PASSWORD_FILE`.
+    pub(super) fn lay_over(&mut self, text: &str, variable: &str, reading: &mut Reading<'_>) {
+        // A name holds no colon, so the first one ends it.
+        *self = match text.split_once(':') {
+            None if text == "open" => Self::Open(Word(Open)),
+            Some((user, file)) if User::parse(user).is_ok() && !file.is_empty() => {
+                let user = Some(Parsed { text: user.to_owned(), meant: User });
+                Self::Basic(UserBlock { user, password_file: Some(PathBuf::from(file)) })
+            }
+            _ => {
+                reading.fault(variable, "must be `open` or NAME:PASSWORD_FILE");
+                return;
+            }
+        };
+    }
+
     fn meant(&self, at: &str, reading: &mut Reading<'_>) -> Option<listen::Auth> {
         let block = match self {
             Self::Unsaid(()) | Self::Open(_) => return Some(listen::Auth::Open),
@@ -166,26 +183,26 @@ pub(super) fn password(file: &Path) -> Result<String, String> {
 impl ListenerBlock {
     /// Reads the block once; a [`listen::Spec`] needs no second look.
     ///
-    /// `bound` is where the address comes from: its key, or the variable over it.
+    /// `bound` and `auth` are what its address and `auth` go by: the keys, or the variables
+    /// over them.
     pub(super) fn meant(
         &self,
         at: &str,
-        bound: &str,
+        [bound, auth]: [&str; 2],
         reading: &mut Reading<'_>,
     ) -> Option<listen::Spec> {
         if !self.address.is_loopback() && matches!(self.auth, Auth::Unsaid(())) {
             let address = &self.address.text;
             let why = format!("{address} can be reached from other machines");
             let wish = format!("must be {{user, password_file}} or `open`: {why}");
-            let key = join(at, "auth");
             if bound.starts_with(at) {
-                reading.clash(&key, bound, wish);
+                reading.clash(auth, bound, wish);
             } else {
-                reading.clash(bound, &key, format!("{key} {wish}"));
+                reading.clash(bound, auth, format!("{auth} (or {AUTH}) {wish}"));
             }
         }
         let mode = self.mode(at, reading);
-        let auth = self.auth.meant(&join(at, "auth"), reading);
+        let auth = self.auth.meant(auth, reading);
         let address = self.address.text.clone();
         Some(listen::Spec { address, mode: mode?, auth: auth?, caps: self.caps() })
     }

@@ -104,6 +104,25 @@ async fn variables_override_the_file() {
 }
 
 #[tokio::test]
+async fn a_variable_says_who_may_use_it() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    fs::write(folder.path().join("password"), "s3cret\n").expect("written");
+    let variables = [
+        ("SAMEKEY_LISTEN", "127.0.0.1:0"),
+        ("SAMEKEY_ADMIN", "127.0.0.1:0"),
+        ("SAMEKEY_AUTH", "ann:password"),
+    ];
+    let samekey = Samekey::run_with(folder.clone(), &variables).await;
+    let client = Client::trusting(&samekey, "");
+    let url = provider.ports.http_url("/s/s/v1/jobs");
+    let stranger = client.post(&url, "{}").await;
+    assert_eq!((stranger.status.as_u16(), provider.seen("s").len()), (407, 0));
+    let ann = [("proxy-authorization", "Basic YW5uOnMzY3JldA==")];
+    assert_eq!(client.send(Method::POST, &url, &ann, "{}").await.status, 201);
+}
+
+#[tokio::test]
 async fn with_no_config_file_every_host_is_covered() {
     let provider = Provider::start(Options::default()).await.expect("a provider");
     provider.script("s", "429 retry_after_ms=5");

@@ -19,6 +19,7 @@ fn the_environment_is_laid_over_the_file() {
     let set = |text: &str| Some(text.to_owned());
     let env = Environment {
         listen: set("127.0.0.1:0"),
+        auth: None,
         admin: set("[::1]:0"),
         state_dir: set("/var/lib/x"),
         log: set("warn"),
@@ -53,9 +54,41 @@ fn the_environment_is_laid_over_the_file() {
     assert_eq!(
         faults("", &env),
         [
-            "SAMEKEY_LISTEN: listeners[0].auth must be {user, password_file} or `open`: 0.0.0.0:80 can be reached from other machines",
+            "SAMEKEY_LISTEN: listeners[0].auth (or SAMEKEY_AUTH) must be {user, password_file} or `open`: 0.0.0.0:80 can be reached from other machines",
         ]
     );
+}
+
+#[test]
+fn a_variable_says_who_may_use_the_first_listener() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("pass:word");
+    fs::write(&file, "s3cret\n").expect("written");
+    let file = file.display();
+    let text = "listeners: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]";
+    let env = |auth: &str| Environment {
+        listen: Some("0.0.0.0:0".to_owned()),
+        auth: Some(auth.to_owned()),
+        ..Environment::default()
+    };
+    let ann = Auth::Basic { user: "ann".to_owned(), password: "s3cret".to_owned() };
+    for (auth, wanted) in [("open", Auth::Open), (&format!("ann:{file}"), ann)] {
+        let config = parse(text, Path::new("a.yaml"), &env(auth)).expect("a config");
+        assert_eq!(config.listeners[0].auth, wanted, "{auth}");
+        assert_eq!(config.listeners[1].auth, Auth::Open, "the file's own word");
+    }
+    let of_the_file =
+        "listeners: [{address: '127.0.0.1:1', auth: {user: bob, password_file: /none}}]";
+    let config = parse(of_the_file, Path::new("a.yaml"), &env("open")).expect("a config");
+    assert_eq!(config.listeners[0].auth, Auth::Open, "laid over what the file says");
+
+    for auth in ["closed", "OPEN", ":", "ann:", &format!(":{file}"), &format!("a\nn:{file}")] {
+        let wanted = "SAMEKEY_AUTH: must be `open` or NAME:PASSWORD_FILE";
+        assert_eq!(faults(text, &env(auth)), [wanted], "{auth}");
+    }
+    let missing =
+        "SAMEKEY_AUTH.password_file: /none: cannot be read: No such file or directory (os error 2)";
+    assert_eq!(faults(text, &env("ann:/none")), [missing]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(crate) fn folder_beside(provider: &Provider, rest: &str) -> TempDir {
 pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
-    for name in ["CONFIG", "LISTEN", "ADMIN", "STATE_DIR", "LOG", "LOG_FORMAT"] {
+    for name in ["CONFIG", "LISTEN", "AUTH", "ADMIN", "STATE_DIR", "LOG", "LOG_FORMAT"] {
         command.env_remove(format!("SAMEKEY_{name}"));
     }
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {

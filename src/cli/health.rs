@@ -1,8 +1,12 @@
 //! `samekey health`.
 
+use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
+
+use samekey::app::ledger::admin_file;
+use samekey::config::Environment;
 
 use crate::cli::ask::{ask, reachable};
 use crate::cli::{Stop, load};
@@ -18,9 +22,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn health(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
-    let config = load(path)?;
     let probe = if arguments.ready { "/readyz" } else { "/livez" };
-    let address = reachable(&config.admin.address);
+    let address = match load(path) {
+        Ok(config) => reachable(&config.admin.address),
+        // A file that was broken after the start is not in force: the sidecar goes on by the
+        // one before, and whoever asks for its health must not restart it into the broken one.
+        Err(stop) => told().ok_or(stop)?,
+    };
     let began = SystemTime::now();
     loop {
         let Err(stop) = probed(&address, probe) else { return Ok(ExitCode::SUCCESS) };
@@ -61,6 +69,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Nothing that starts takes an hour.
 const WAIT_MAX: u64 = 3600;
+
+/// Where the sidecar says that it listens, if `SAMEKEY_STATE_DIR` tells where it says so.
+fn told() -> Option<String> {
+    let dir = Environment::read().state_dir?;
+    let told = fs::read_to_string(admin_file(Path::new(&dir))).ok()?;
+    Some(told.trim().to_owned()).filter(|address| !address.is_empty())
+}
 
 /// A probe answers in a few words.
 const ANSWER_MAX: u64 = 4096;

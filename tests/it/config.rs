@@ -9,7 +9,7 @@ use http::Method;
 use rustix::process::Signal;
 
 use crate::provider::{Options, Provider};
-use crate::support::program::{folder_with, samekey};
+use crate::support::program::{command, folder_with, ran, samekey};
 use crate::support::{Client, Samekey, client};
 
 /// Checks a file and wants these faults, without the file's name, and exit code 2.
@@ -120,6 +120,21 @@ async fn a_variable_says_who_may_use_it() {
     assert_eq!((stranger.status.as_u16(), provider.seen("s").len()), (407, 0));
     let ann = [("proxy-authorization", "Basic YW5uOnMzY3JldA==")];
     assert_eq!(client.send(Method::POST, &url, &ann, "{}").await.status, 201);
+}
+
+#[tokio::test]
+async fn health_is_asked_of_the_sidecar_that_runs_while_its_file_is_broken() {
+    let folder = Arc::new(folder_with(&one_route("a")));
+    let state = ("SAMEKEY_STATE_DIR", "state");
+    let samekey = Samekey::run_with(folder.clone(), &[state]).await;
+    fs::write(folder.path().join("samekey.yaml"), "routes: [").expect("written");
+    let asked = ran(command(folder.path(), &["health", "--ready"]).env(state.0, state.1)).await;
+    assert_eq!((asked.code, asked.err.as_str()), (Some(0), ""));
+    let unsaid = ran(&mut command(folder.path(), &["health"])).await;
+    assert_eq!(unsaid.code, Some(2), "nobody knows where it is: {}", unsaid.err);
+    drop(samekey);
+    let asked = ran(command(folder.path(), &["health"]).env(state.0, state.1)).await;
+    assert_eq!(asked.code, Some(1), "nobody is there: {}", asked.err);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use samekey::intercept::{Authority, Roots, publish};
+use samekey::intercept::{Authority, Roots, bundle, truststore};
 
 use crate::cli::{Stop, failed, load, print_bytes};
 
@@ -37,8 +37,8 @@ pub(super) fn ca(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode,
     let authority = authority.map_err(failed)?;
     let written = match arguments.what {
         What::Cert => authority.cert_pem().as_bytes().to_vec(),
-        What::Bundle => published(&authority, "bundle.pem")?,
-        What::Truststore => published(&authority, "truststore.p12")?,
+        What::Bundle => bundle(&authority, &Roots::system()),
+        What::Truststore => truststore(&authority, &Roots::system()),
     };
     match &arguments.output {
         Some(file) => std::fs::write(file, written)
@@ -46,11 +46,4 @@ pub(super) fn ca(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode,
         None => print_bytes(&written)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What the sidecar itself publishes, made in a folder that goes again.
-fn published(authority: &Authority, name: &str) -> Result<Vec<u8>, Stop> {
-    let folder = tempfile::tempdir().map_err(failed)?;
-    publish(folder.path(), authority, &Roots::system(), "http://127.0.0.1:8080").map_err(failed)?;
-    std::fs::read(folder.path().join(name)).map_err(failed)
 }

@@ -29,7 +29,7 @@ pub use environment::{Environment, Format, Own};
 pub use handshake::{Handshake, Opened, Protocol, distrust_in, handshake};
 pub use leaf::MintFault;
 pub use shown::{Shown, shown};
-pub use trust::{Roots, RootsFault, publish, published};
+pub use trust::{Roots, RootsFault, bundle, publish, published, truststore};
 pub use truststore::PASSWORD as TRUSTSTORE_PASSWORD;
 
 use std::path::PathBuf;

@@ -11,7 +11,8 @@ use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use super::authority::Authority;
 use super::environment::{Environment, Format, Own, without_user};
-use super::{ca, files, truststore};
+use super::truststore::pkcs12;
+use super::{ca, files};
 
 /// The roots of this system, or those that Mozilla trusts where it has none.
 ///
@@ -118,12 +119,10 @@ pub fn publish(
             "no root certificates found on this system: bundle.pem holds our CA alone, and what uses it reaches only opened hosts",
         );
     }
-    let mut bundle: String = roots.certs.iter().map(ca::pem).collect();
-    bundle.push_str(authority.cert_pem());
     let environment = Environment::new(&without_user(proxy_url), dir, Own::default());
     let write = |name: &str, contents: &[u8]| files::replace(&dir.join(name), 0o644, contents);
     write("ca.pem", authority.cert_pem().as_bytes())?;
-    write("bundle.pem", bundle.as_bytes())?;
+    write("bundle.pem", &bundle(authority, roots))?;
     write("truststore.p12", &truststore(authority, roots))?;
     write("wgetrc", environment.wgetrc(&for_all(Path::new(WGETRC))).as_bytes())?;
     write("samekey.ini", environment.php_ini().as_bytes())?;
@@ -145,12 +144,19 @@ pub async fn published(dir: &Path, name: &str) -> io::Result<Vec<u8>> {
     tokio::fs::read(dir.join(name)).await
 }
 
+/// The roots and our CA as one PEM, for clients whose setting replaces their store.
+pub fn bundle(authority: &Authority, roots: &Roots) -> Vec<u8> {
+    let mut bundle: String = roots.certs.iter().map(ca::pem).collect();
+    bundle.push_str(authority.cert_pem());
+    bundle.into_bytes()
+}
+
 /// What Java trusts: its setting, too, replaces its own store.
-fn truststore(authority: &Authority, roots: &Roots) -> Vec<u8> {
+pub fn truststore(authority: &Authority, roots: &Roots) -> Vec<u8> {
     let roots = roots.certs.iter().enumerate();
     let roots = roots.map(|(n, cert)| (format!("root-{n}"), cert.clone()));
     let own = std::iter::once(("samekey".to_owned(), authority.cert_der().clone()));
-    truststore::pkcs12(&own.chain(roots).collect::<Vec<_>>())
+    pkcs12(&own.chain(roots).collect::<Vec<_>>())
 }
 
 fn add(store: &mut RootCertStore, file: &Path) -> Result<(), RootsFault> {

@@ -302,6 +302,11 @@ async fn the_ca_is_printed_as_it_is_served() {
     assert_eq!((store.out.as_str(), store.code), ("", Some(0)), "{}", store.err);
     let read = |name: &str| std::fs::read(running.path().join(name)).expect("written");
     assert_eq!(read("t.p12"), read("state/public/truststore.p12"));
+    for what in ["bundle", "truststore"] {
+        // As in a container whose root is read-only.
+        let printed = ran(command(running.path(), &["ca", what]).env("TMPDIR", "/nowhere")).await;
+        assert_eq!((printed.err.as_str(), printed.code), ("", Some(0)));
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test lint unit crash demo clients bench bench-store install
+.PHONY: help run test lint unit crash demo clients bench bench-store image-test install
 
 help:
 	@echo "make run    the sidecar on its built-in config: proxy on 127.0.0.1:8080, admin on 127.0.0.1:9090"
@@ -12,7 +12,8 @@ help:
 	@echo "make clients  every client: real programs over intercepted TLS, and the README's table of them"
 	@echo "make bench  ratios against a direct connection and a bare proxy"
 	@echo "make bench-store  the journal against memory, and a journal of a million keys"
-	@echo "make lint   format, lints, docs, dependencies"
+	@echo "make image-test  the Dockerfile, built and run as its users do, and its figures; takes root, and half an hour"
+	@echo "make lint   format, lints, docs, dependencies, the Dockerfile"
 
 run:
 	$(CARGO) run --release --locked --bin samekey
@@ -23,6 +24,8 @@ lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	@test -x .tools/venv/bin/hadolint || .ci/install
+	.tools/venv/bin/hadolint --failure-threshold info Dockerfile
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check; \
 	else echo "lint: cargo-deny is not installed; dependencies were not checked (cargo install --locked cargo-deny)"; fi
 
@@ -45,6 +48,10 @@ bench:
 
 bench-store:
 	$(CARGO) bench --locked --bench proxy -- store
+
+# KEEP=1 keeps the images, so that the next build starts from their layers.
+image-test:
+	.ci/image-test
 
 install:
 	.ci/install

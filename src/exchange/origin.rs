@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -44,13 +45,16 @@ pub struct Origin {
     pub host: Arc<str>,
     /// The port.
     pub port: u16,
+    /// Few have one, and all are cloned often: a pointer is less to carry.
+    at: Option<Arc<SocketAddr>>,
     /// The `Host` field that follows from the others: every request needs it.
     field: HeaderValue,
 }
 
 impl PartialEq for Origin {
     fn eq(&self, other: &Self) -> bool {
-        (self.scheme, self.port, &self.host) == (other.scheme, other.port, &other.host)
+        (self.scheme, self.port, &self.host, &self.at)
+            == (other.scheme, other.port, &other.host, &other.at)
     }
 }
 
@@ -58,7 +62,7 @@ impl Eq for Origin {}
 
 impl Hash for Origin {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.scheme, self.port, &self.host).hash(state);
+        (self.scheme, self.port, &self.host, &self.at).hash(state);
     }
 }
 
@@ -99,7 +103,32 @@ impl Origin {
     /// An origin; `host` in lower case, without brackets. `None` where it is no host.
     pub fn new(scheme: Scheme, host: &str, port: u16) -> Option<Self> {
         let field = field(scheme, host, port).ok().filter(|_| !host.is_empty())?;
-        Some(Self { scheme, host: host.into(), port, field })
+        Some(Self { scheme, host: host.into(), port, at: None, field })
+    }
+
+    /// An address that stands for a name too.
+    pub fn at_address(scheme: Scheme, at: SocketAddr) -> Self {
+        let (host, port) = (at.ip().to_string(), at.port());
+        // Digits, dots and colons are a value whatever they say.
+        let field = field(scheme, &host, port).unwrap_or_else(|_never| HeaderValue::from(port));
+        Self { scheme, host: host.into(), port, at: Some(Arc::new(at)), field }
+    }
+
+    /// The same origin, reached at one address only.
+    #[must_use]
+    pub fn pinned(self, at: SocketAddr) -> Self {
+        Self { at: Some(Arc::new(at)), ..self }
+    }
+
+    /// The one address that its connections go to; `None`: those that the name resolves to.
+    pub fn at(&self) -> Option<SocketAddr> {
+        self.at.as_deref().copied()
+    }
+
+    /// The same origin, wherever it is reached.
+    #[must_use]
+    pub fn by_name(&self) -> Self {
+        Self { at: None, ..self.clone() }
     }
 
     /// The same authority under another scheme.
@@ -157,6 +186,26 @@ mod tests {
         ] {
             let read = Origin::parse(written).ok().map(|origin| origin.to_string());
             assert_eq!(read.as_deref(), wanted, "{written}");
+        }
+    }
+
+    #[test]
+    fn an_address_tells_origins_apart_and_changes_nothing_that_is_written() {
+        let named = Origin::parse("https://a.test").expect("an origin");
+        let at = |text: &str| named.clone().pinned(text.parse().expect("an address"));
+        assert_eq!(at("192.0.2.1:443"), at("192.0.2.1:443"));
+        assert_ne!(at("192.0.2.1:443"), at("192.0.2.2:443"));
+        assert_ne!(at("192.0.2.1:443"), named);
+        assert_eq!(at("192.0.2.1:443").by_name(), named);
+        assert_eq!(at("192.0.2.1:8443").host_field(), "a.test");
+        for (at, wanted) in [
+            ("192.0.2.1:80", "http://192.0.2.1"),
+            ("192.0.2.1:81", "http://192.0.2.1:81"),
+            ("[2001:db8::1]:81", "http://[2001:db8::1]:81"),
+        ] {
+            let at = at.parse().expect("an address");
+            let origin = Origin::at_address(Scheme::Http, at);
+            assert_eq!((origin.to_string().as_str(), origin.at()), (wanted, Some(at)));
         }
     }
 }

@@ -31,7 +31,7 @@ type Suspended = (Origin, [u8; 32], Option<String>);
 impl Suspensions {
     /// Takes note of what an upstream answered a credential.
     pub fn observe(&self, origin: &Origin, caller: [u8; 32], route: &str, status: StatusCode) {
-        let key = |route: Option<&str>| (origin.clone(), caller, route.map(str::to_owned));
+        let key = |route: Option<&str>| (origin.by_name(), caller, route.map(str::to_owned));
         match status.as_u16() {
             401 => self.begin(key(None)),
             403 => self.begin(key(Some(route))),
@@ -50,7 +50,7 @@ impl Suspensions {
         }
         let now = Instant::now();
         let held = |route: Option<String>| {
-            let until = self.0.until.get(&(origin.clone(), caller, route));
+            let until = self.0.until.get(&(origin.by_name(), caller, route));
             until.is_some_and(|until| now < *until)
         };
         held(None) || held(Some(route.to_owned()))

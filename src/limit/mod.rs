@@ -128,12 +128,12 @@ impl Gate {
 
     /// The caller's pause, if there is one.
     fn pause(&self, caller: &Caller, origin: Option<&Origin>) -> Option<Arc<Pause>> {
-        self.inner.pauses.get(&(*caller, origin.cloned())).map(|pause| pause.clone())
+        self.inner.pauses.get(&(*caller, origin.map(Origin::by_name))).map(|pause| pause.clone())
     }
 
     /// Pauses a caller until `until`, or longer where it is paused already.
     fn begin(&self, caller: Caller, origin: Option<&Origin>, until: Instant) {
-        let key = (caller, origin.cloned());
+        let key = (caller, origin.map(Origin::by_name));
         // Until the sweep makes room, no more are paused: the price of a bound.
         if self.inner.pauses.len() >= CALLERS_MAX && !self.inner.pauses.contains_key(&key) {
             return;
@@ -148,7 +148,8 @@ impl Gate {
 
     /// Ends a caller's pause: the upstream answers again.
     fn end(&self, caller: &Caller, origin: Option<&Origin>) {
-        if let Some((_, pause)) = self.inner.pauses.remove(&(*caller, origin.cloned())) {
+        if let Some((_, pause)) = self.inner.pauses.remove(&(*caller, origin.map(Origin::by_name)))
+        {
             self.inner.paused.fetch_sub(1, Ordering::AcqRel);
             pause.lift();
         }

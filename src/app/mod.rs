@@ -171,10 +171,8 @@ impl App {
         let listeners = bind(&config).await?;
         let admin = bind_admin(&config.admin.address).await?;
         home.tell_admin(admin.1)?;
-        let mut own: Vec<SocketAddr> = listeners.iter().map(Listener::address).collect();
-        let addresses = (own.clone(), admin.1);
-        own.push(admin.1);
-        ourselves.set(own);
+        let own: Vec<SocketAddr> = listeners.iter().map(Listener::address).collect();
+        introduce(&ourselves, &listeners, admin.1);
         publish(&config, &authority, &roots, &proxy_url(&listeners))?;
         proxy.tell(about(&config, &authority, &listeners));
         ledger::warn_of_loss(&config);
@@ -198,7 +196,7 @@ impl App {
             background,
             counted_at: Mutex::default(),
             started: SystemTime::now(),
-            addresses,
+            addresses: (own, admin.1),
         };
         Ok(Self { core: Arc::new(core), listeners, admin, _home: home })
     }
@@ -310,11 +308,20 @@ async fn bind_admin(address: &str) -> Result<(TcpListener, SocketAddr), StartFau
     bound.await.map_err(|error| StartFault::Bind { address, error })
 }
 
+/// Tells the dialer what would come back here.
+fn introduce(ourselves: &Ourselves, listeners: &[Listener], admin: SocketAddr) {
+    if listeners.iter().any(|listener| listener.spec().mode == Mode::Transparent) {
+        ourselves.remember_calls();
+    }
+    ourselves.set(listeners.iter().map(Listener::address).chain([admin]).collect());
+}
+
 /// The URL of the first listener that is a proxy; programs on this machine reach
-/// a wildcard address on loopback.
+/// a wildcard address on loopback. Empty where all are redirected here.
 fn proxy_url(listeners: &[Listener]) -> String {
-    let forward = |listener: &&Listener| listener.spec().mode == Mode::Forward;
-    let first = listeners.iter().find(forward).or_else(|| listeners.first());
+    let of = |mode| move |listener: &&Listener| listener.spec().mode == mode;
+    let mut rest = listeners.iter().filter(|one| !of(Mode::Transparent)(one));
+    let first = listeners.iter().find(of(Mode::Forward)).or_else(|| rest.next());
     let Some(mut address) = first.map(Listener::address) else { return String::new() };
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -342,6 +349,7 @@ impl App {
 fn in_words(listener: &Listener) -> String {
     match &listener.spec().mode {
         Mode::Forward => format!("forward proxy on {}", listener.address()),
+        Mode::Transparent => format!("transparent proxy on {}", listener.address()),
         Mode::Reverse(Target::One(origin)) => {
             format!("reverse proxy on {} to {origin}", listener.address())
         }

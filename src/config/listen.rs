@@ -38,6 +38,9 @@ block! {
         uri_size: Size<1, URI_MAX> = Size::of(16 * KIB),
         /// How long a head may take to arrive.
         header_timeout: Span<1, HOUR> = Span::of(30 * SECOND),
+        /// With `mode: transparent`, how long a client may be silent before its server is let
+        /// speak first, as those of SMTP or SSH do.
+        first_word_timeout: Span<1, MINUTE> = Span::of(300),
         /// How long a connection may stay open without an exchange.
         idle_timeout: Span<1, { 24 * HOUR }> = Span::of(5 * MINUTE),
         /// Streams at one time on one HTTP/2 connection.
@@ -191,10 +194,16 @@ impl ListenerBlock {
         [bound, auth]: [&str; 2],
         reading: &mut Reading<'_>,
     ) -> Option<listen::Spec> {
+        let transparent = self.mode.0 == Mode::Transparent;
+        if transparent && matches!(self.auth, Auth::Basic(_)) {
+            let wish = "must be `open` or left out: who knows of no proxy cannot say who it is";
+            reading.clash(&join(at, "auth"), &join(at, "mode"), wish);
+        }
         if !self.address.is_loopback() && matches!(self.auth, Auth::Unsaid(())) {
             let address = &self.address.text;
             let why = format!("{address} can be reached from other machines");
-            let wish = format!("must be {{user, password_file}} or `open`: {why}");
+            let ways = if transparent { "`open`" } else { "{user, password_file} or `open`" };
+            let wish = format!("must be {ways}: {why}");
             if bound.starts_with(at) {
                 reading.clash(auth, bound, wish);
             } else {
@@ -215,11 +224,18 @@ impl ListenerBlock {
                 let target = listen::Target::One(origin.meant.clone());
                 return Some(listen::Mode::Reverse(target));
             }
-            (Mode::Transparent, _) => {
-                reading.fault(&mode, "`transparent` comes with a later version");
+            (Mode::Transparent, None) if cfg!(target_os = "linux") => {
+                return Some(listen::Mode::Transparent);
+            }
+            (Mode::Transparent, None) => {
+                reading.fault(
+                    &mode,
+                    "`transparent` needs Linux, whose kernel says where a \
+                                      redirected connection was going",
+                );
             }
             (Mode::Reverse, None) => return Some(listen::Mode::Reverse(listen::Target::ByPath)),
-            (Mode::Forward, Some(_)) => {
+            (Mode::Forward | Mode::Transparent, Some(_)) => {
                 reading.clash(&upstream, &mode, "must not be given without `mode: reverse`");
             }
         }
@@ -234,6 +250,7 @@ impl ListenerBlock {
             header_count: self.header_count.size(),
             uri_size: bytes(self.uri_size.bytes()),
             header_timeout: self.header_timeout.duration(),
+            first_word_timeout: self.first_word_timeout.duration(),
             idle_timeout: self.idle_timeout.duration(),
             streams: self.max_streams.0,
         }

@@ -63,6 +63,8 @@ impl Own<'_> {
 
 impl Environment {
     /// Points at `proxy_url`, and at the CA files in `public`.
+    ///
+    /// With an empty `proxy_url` at the CA files alone: who is redirected knows of no proxy.
     pub fn new(proxy_url: &str, public: &Path, own: Own<'_>) -> Self {
         // A program may well run in another folder than we do.
         let public = absolute(public).unwrap_or_else(|_| public.to_owned());
@@ -95,7 +97,8 @@ impl Environment {
             (PHP, self.php.as_str()),
             ("SYSTEM_WGETRC", self.wgetrc.as_str()),
         ];
-        proxies.chain(no_proxies).chain(node).chain(bundles).chain(others).collect()
+        let all = proxies.chain(no_proxies).chain(node).chain(bundles).chain(others);
+        all.filter(|(name, _)| !self.proxy_url.is_empty() || !points_at_a_proxy(name)).collect()
     }
 
     /// What PHP reads, whose curl knows no variable for roots.
@@ -167,6 +170,11 @@ fn container_value(name: &str, value: &str) -> String {
     }
 }
 
+fn points_at_a_proxy(name: &str) -> bool {
+    let others = [NO_PROXY, NO_PROXY_LOWER, "NODE_USE_ENV_PROXY", "PERL_LWP_ENV_PROXY"];
+    PROXIES.contains(&name) || others.contains(&name)
+}
+
 /// Java reads neither these variables nor PEM: it has options of its own.
 fn java(proxy_url: &str, no_proxy: &str, truststore: &str) -> Vec<String> {
     let uri = proxy_url.parse::<Uri>().unwrap_or_default();
@@ -176,9 +184,10 @@ fn java(proxy_url: &str, no_proxy: &str, truststore: &str) -> Vec<String> {
     let proxies = ["http", "https"].into_iter().flat_map(|scheme| {
         [format!("-D{scheme}.proxyHost={host}"), format!("-D{scheme}.proxyPort={port}")]
     });
+    // One list serves both schemes.
+    let direct = format!("-Dhttp.nonProxyHosts={}", quoted(&direct.join("|")));
+    let proxies = proxies.chain([direct]).filter(|_| !proxy_url.is_empty());
     let rest = [
-        // One list serves both schemes.
-        format!("-Dhttp.nonProxyHosts={}", quoted(&direct.join("|"))),
         format!("-Djavax.net.ssl.trustStore={}", quoted(truststore)),
         format!("-Djavax.net.ssl.trustStorePassword={PASSWORD}"),
         "-Djavax.net.ssl.trustStoreType=PKCS12".to_owned(),

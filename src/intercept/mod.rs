@@ -1,8 +1,9 @@
 //! Reading inside TLS.
 //!
 //! [`decide`] says which connections are opened. [`handshake()`] opens one, with a
-//! leaf that the [`Authority`] signs for the host. [`publish`] and [`Environment`]
-//! give clients what they need to trust that CA; [`Roots`] are whom we trust upstream.
+//! leaf that the [`Authority`] signs for the host; [`Hearing`] reads whom it is for and
+//! opens nothing. [`publish`] and [`Environment`] give clients what they need to trust
+//! that CA; [`Roots`] are whom we trust upstream.
 //!
 //! # Invariants
 //!
@@ -17,6 +18,7 @@ mod decision;
 mod environment;
 mod files;
 mod handshake;
+mod hello;
 mod leaf;
 mod shown;
 mod trust;
@@ -27,6 +29,7 @@ pub use ca::CaFault;
 pub use decision::{Asked, Decision, Distrust, OWN_HOST, Why, decide, is_own};
 pub use environment::{Environment, Format, Own};
 pub use handshake::{Handshake, Opened, Protocol, distrust_in, handshake};
+pub use hello::{Hearing, Hello};
 pub use leaf::MintFault;
 pub use shown::{Shown, shown};
 pub use trust::{Roots, RootsFault, bundle, publish, published, truststore};

@@ -4,23 +4,21 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::uri::Authority as UriAuthority;
+use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use crate::exchange::{Body, Failure, Origin, Scheme};
-use crate::intercept::{self, Asked as Named, Authority, Decision, Protocol};
-use crate::listen::seat::{Fuse, Seated};
+use crate::intercept::{self, Asked as Named, Authority, Decision};
+use crate::listen::inside::{self, Inside};
+use crate::listen::seat::Seated;
 use crate::listen::serve::{self, Asked};
 use crate::listen::sniff::{Guess, Prefixed};
 use crate::listen::wire::Wire;
 use crate::listen::{Auth, House, Spec, tunnel};
-use crate::metrics::Handshake;
 use crate::proxy::Arrival;
 
 /// Serves one connection of a client that knows it talks to a proxy.
@@ -120,7 +118,7 @@ async fn connect(
         });
         return Ok(());
     }
-    let upstream = house.dialer.tcp(&origin.host, origin.port).await?;
+    let upstream = house.dialer.tcp(&origin).await?;
     house.tasks.spawn(async move {
         if let Some(io) = upgraded(upgrade).await {
             tunnel::join(io, upstream, &guest.metrics).await;
@@ -136,32 +134,10 @@ fn target(uri: &Uri, headers: &HeaderMap) -> Result<Origin, Failure> {
     let authority = authority.filter(|_| uri.scheme().is_none());
     let authority = authority.ok_or(Failure::BadRequest(wanted))?;
     let origin = Origin::of(Scheme::Https, authority).ok_or(Failure::BadRequest(wanted))?;
-    if !agrees(&origin, headers) {
+    if !inside::agrees(&origin, headers) {
         return Err(Failure::BadRequest("Host names another host than CONNECT"));
     }
     Ok(origin)
-}
-
-/// Whether `Host` names `origin`; a missing or empty one does, and one without a port.
-fn agrees(origin: &Origin, headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()) else { return true };
-    if host == origin.host_field() {
-        return true; // what a client nearly always writes
-    }
-    let named = UriAuthority::try_from(host.as_bytes()).ok();
-    let portless = named.as_ref().is_some_and(|named| named.port().is_none());
-    let named = named.and_then(|named| Origin::of(origin.scheme, &named));
-    named.is_some_and(|named| named.host == origin.host && (portless || named.port == origin.port))
-}
-
-/// A tunnel to one authority, and whoever is inside it.
-#[derive(Clone)]
-struct Inside {
-    /// The authority of the CONNECT; the scheme is what is found inside.
-    origin: Origin,
-    user: Option<String>,
-    spec: Arc<Spec>,
-    house: House,
 }
 
 async fn upgraded(upgrade: OnUpgrade) -> Option<Wire<Seated>> {
@@ -178,107 +154,20 @@ async fn open(io: Wire<Seated>, authority: Authority, inside: Inside) {
     let guess = timeout(inside.spec.caps.header_timeout.min(FIRST_WORD), io.guess()).await;
     let plain = inside.origin.with_scheme(Scheme::Http);
     match guess {
-        Ok(Ok(Guess::Tls)) => tls(io, &authority, inside).await,
-        Ok(Ok(Guess::Http1)) => ended(&inside, http1(io, plain, &inside).await),
-        Ok(Ok(Guess::Http2)) => ended(&inside, http2(io, plain, &inside).await),
+        Ok(Ok(Guess::Tls)) => inside.tls(io, &authority).await,
+        Ok(Ok(Guess::Http1)) => inside.ended(inside.http1(io, plain).await),
+        Ok(Ok(Guess::Http2)) => inside.ended(inside.http2(io, plain).await),
         Ok(Err(_)) => {}
         // There is nobody else behind that name.
         Ok(Ok(_)) | Err(_) if intercept::is_own(&inside.origin.host) => {}
         // Not ours to read, or the server speaks first.
         Ok(Ok(Guess::Neither | Guess::More)) | Err(_) => {
-            match inside.house.dialer.tcp(&inside.origin.host, inside.origin.port).await {
+            match inside.house.dialer.tcp(&inside.origin).await {
                 Ok(upstream) => tunnel::join(io, upstream, &inside.house.metrics).await,
                 Err(error) => tracing::debug!(%error, "a tunnel found no upstream"),
             }
         }
     }
-}
-
-async fn tls(io: Prefixed<Wire<Seated>>, authority: &Authority, inside: Inside) {
-    let (house, host) = (&inside.house, inside.origin.host.clone());
-    let limit = inside.spec.caps.header_timeout;
-    let opened = intercept::handshake(io, authority, &host, limit).await;
-    house.metrics.minted(authority.minted());
-    house.metrics.handshake_client(match &opened {
-        Ok(_) => Handshake::Ok,
-        Err(intercept::Handshake::Distrusted(_)) => Handshake::Distrusted,
-        Err(intercept::Handshake::Reset) => Handshake::Reset,
-        Err(_) => Handshake::Other,
-    });
-    match opened {
-        Ok(opened) => {
-            let origin = inside.origin.clone();
-            let served = match opened.protocol {
-                Protocol::H2 => http2(opened.stream, origin, &inside).await,
-                Protocol::Http1 => http1(opened.stream, origin, &inside).await,
-            };
-            ended(&inside, served);
-        }
-        // Some clients say why they refuse a certificate, some only hang up.
-        Err(intercept::Handshake::Distrusted(_) | intercept::Handshake::Reset) => {
-            distrusted(house, &host);
-        }
-        Err(error) => tracing::debug!(%host, %error, "a client's TLS handshake failed"),
-    }
-}
-
-/// A client may refuse our certificate after its own handshake is done.
-fn ended(inside: &Inside, served: Result<(), hyper::Error>) {
-    let Err(error) = served else { return };
-    if intercept::distrust_in(&error) {
-        inside.house.metrics.handshake_client(Handshake::Distrusted);
-        distrusted(&inside.house, &inside.origin.host);
-    } else {
-        tracing::debug!(%error, "a connection broke off");
-    }
-}
-
-fn distrusted(house: &House, host: &str) {
-    house.distrust.note(host, Instant::now());
-    tracing::warn!(
-        host,
-        "a client refused our certificate: point SSL_CERT_FILE, REQUESTS_CA_BUNDLE or \
-         NODE_EXTRA_CA_CERTS at bundle.pem (see `samekey env`), or list the host in intercept.except"
-    );
-}
-
-async fn http1<IO>(io: IO, origin: Origin, inside: &Inside) -> Result<(), hyper::Error>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let respond = |asked| answer(asked, origin.clone(), inside.clone());
-    // TLS ends with a word of its own, and who speaks to us of plain HTTP here knows 1.1.
-    let fuse = Fuse::default();
-    serve::http1(io, (&inside.spec.caps, fuse), &inside.house, respond).await
-}
-
-async fn http2<IO>(io: IO, origin: Origin, inside: &Inside) -> Result<(), hyper::Error>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let respond = |asked| answer(asked, origin.clone(), inside.clone());
-    serve::http2(io, &inside.spec.caps, &inside.house, respond).await
-}
-
-async fn answer(asked: Asked, origin: Origin, inside: Inside) -> http::Response<Body> {
-    let Asked { request, fault, presence } = asked;
-    let origin = match fault {
-        Some(fault) => Err(fault),
-        None if request.method() == Method::CONNECT => {
-            Err(Failure::BadRequest("CONNECT inside a tunnel"))
-        }
-        None if leads_to(&origin, &request) => Ok(origin),
-        None => Err(Failure::Misdirected),
-    };
-    let user = inside.user;
-    inside.house.proxy.answer(Arrival { request, origin, user, presence }).await
-}
-
-/// Whether a request inside a tunnel is for the tunnel's authority.
-fn leads_to(origin: &Origin, request: &http::Request<Incoming>) -> bool {
-    let named = request.uri().authority();
-    let same = named.is_none_or(|named| Origin::of(origin.scheme, named).as_ref() == Some(origin));
-    same && (named.is_some() || agrees(origin, request.headers()))
 }
 
 /// How long a client inside a tunnel may be silent before it counts as one that waits to be spoken to.

@@ -1,14 +1,18 @@
 //! How a request gets in.
 //!
-//! A [`Listener`] accepts; [`explicit`] and [`reverse`] learn where a request is
-//! to go, [`sniff`] looks at first bytes, [`wire`] and [`serve`] read requests off
-//! a connection, and [`tunnel`] copies what is not to be read.
+//! A [`Listener`] accepts; [`explicit`], [`transparent`] and [`reverse`] learn where a
+//! request is to go, [`sniff`] looks at first bytes, [`inside`] takes what is found in a
+//! tunnel, [`wire`] and [`serve`] read requests off a connection, and [`tunnel`] copies
+//! what is not to be read.
 
 mod explicit;
+mod heard;
+mod inside;
 mod reverse;
 mod seat;
 mod serve;
 pub mod sniff;
+mod transparent;
 mod tunnel;
 pub mod wire;
 
@@ -50,6 +54,8 @@ pub struct Spec {
 pub enum Mode {
     /// An explicit proxy: absolute-form and CONNECT.
     Forward,
+    /// Connections that were redirected here, whose clients know of no proxy.
+    Transparent,
     /// A base URL.
     Reverse(Target),
 }
@@ -59,7 +65,7 @@ impl Mode {
     pub fn upstream(&self) -> Option<&Origin> {
         match self {
             Self::Reverse(Target::One(origin)) => Some(origin),
-            Self::Reverse(Target::ByPath) | Self::Forward => None,
+            Self::Reverse(Target::ByPath) | Self::Forward | Self::Transparent => None,
         }
     }
 }
@@ -178,6 +184,7 @@ async fn connection(spec: Arc<Spec>, stream: Seated, house: House) {
     }
     match &spec.mode {
         Mode::Forward => explicit::serve(stream, spec, house).await,
+        Mode::Transparent => transparent::serve(stream, spec, house).await,
         Mode::Reverse(target) => reverse::serve(stream, target.clone(), spec, house).await,
     }
 }
@@ -197,6 +204,8 @@ pub struct Caps {
     pub uri_size: usize,
     /// How long a head may take to arrive.
     pub header_timeout: Duration,
+    /// How long a redirected client may be silent before its server is let speak first.
+    pub first_word_timeout: Duration,
     /// How long a connection may stay open without an exchange.
     pub idle_timeout: Duration,
     /// Streams at one time on one HTTP/2 connection.
@@ -211,6 +220,7 @@ impl Default for Caps {
             header_count: 100,
             uri_size: 16 * 1024,
             header_timeout: Duration::from_secs(30),
+            first_word_timeout: Duration::from_millis(300),
             idle_timeout: Duration::from_mins(5),
             streams: 256,
         }

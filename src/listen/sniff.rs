@@ -71,6 +71,13 @@ impl<IO> Prefixed<IO> {
     }
 }
 
+impl<IO> Prefixed<IO> {
+    /// What was looked at so far.
+    pub fn seen(&self) -> &[u8] {
+        self.seen.get(..self.filled).unwrap_or_default()
+    }
+}
+
 impl<IO: AsyncRead + Unpin> Prefixed<IO> {
     /// Waits for as many bytes as it takes to tell what the peer speaks.
     ///
@@ -86,8 +93,7 @@ impl<IO: AsyncRead + Unpin> Prefixed<IO> {
     /// until then is read first.
     pub async fn guess(&mut self) -> io::Result<Guess> {
         loop {
-            let seen = self.seen.get(..self.filled).unwrap_or_default();
-            let guess = kind(seen);
+            let guess = kind(self.seen());
             if guess != Guess::More {
                 return Ok(guess);
             }

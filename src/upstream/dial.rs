@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,37 +24,10 @@ use crate::metrics::{Handshake, Metrics};
 use crate::upstream::further::FurtherProxy;
 use crate::upstream::line::Line;
 use crate::upstream::load::{Load, UNTOLD};
+use crate::upstream::ourselves::{Call, Ourselves};
 use crate::upstream::race::unreachable;
 use crate::upstream::way::{Errand, Reached, Road};
 use crate::upstream::{Egress, Options};
-
-/// The addresses on which this process itself listens.
-#[derive(Clone, Debug, Default)]
-pub struct Ourselves(Arc<ArcSwap<Vec<SocketAddr>>>);
-
-impl Ourselves {
-    /// Replaces the list.
-    pub fn set(&self, addresses: Vec<SocketAddr>) {
-        self.0.store(Arc::new(addresses));
-    }
-
-    /// Whether a connection to `address` would come back to this process.
-    pub fn is(&self, address: SocketAddr) -> bool {
-        let listeners = self.0.load();
-        listeners.iter().any(|ours| {
-            let (bound, asked) = (ours.ip().to_canonical(), address.ip().to_canonical());
-            ours.port() == address.port()
-                && (bound == asked
-                    || asked.is_unspecified()
-                    || bound.is_unspecified() && is_local(asked))
-        })
-    }
-}
-
-/// Whether an address is one of this machine's: only such a one can be bound.
-fn is_local(address: IpAddr) -> bool {
-    address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
-}
 
 /// Makes connections; a clone shares everything.
 #[derive(Clone)]
@@ -159,11 +132,22 @@ impl Dialer {
     ///
     /// [`Failure::Unreachable`], [`Failure::Barred`], [`Failure::Forbidden`] or
     /// [`Failure::Loop`]; nothing was sent.
-    pub async fn tcp(&self, host: &str, port: u16) -> Result<Line, Failure> {
+    pub async fn tcp(&self, origin: &Origin) -> Result<Line, Failure> {
         let limit = self.connect_timeout();
-        let connected = timeout(limit, self.connect((host, port), Errand::Tunnel)).await;
-        let reached = connected.unwrap_or_else(|_elapsed| Err(too_slow(host, limit)));
+        let connected = timeout(limit, self.connect(origin, Errand::Tunnel)).await;
+        let reached = connected.unwrap_or_else(|_elapsed| Err(too_slow(&origin.host, limit)));
         reached.map(|reached| reached.line)
+    }
+
+    /// Whether a connection that came `from` there, meant for `to`, is a call of our own.
+    pub fn made(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        self.inner.ourselves.called(from, to)
+    }
+
+    /// Takes note of a connection that was made to an address.
+    pub(super) fn called(&self, (tcp, to): (TcpStream, SocketAddr)) -> Result<Call, Failure> {
+        let call = self.inner.ourselves.call(tcp, to);
+        call.map_err(|error| unreachable(error.to_string(), "destination_unavailable"))
     }
 
     /// How long a connection may take to be made.
@@ -205,9 +189,10 @@ impl Dialer {
         // A request that switches its protocol goes through a tunnel (RFC 6455, section 4.1).
         let errand = match (origin.scheme, speaks) {
             (Scheme::Http, Speaks::Any) => Errand::Requests,
-            _ => Errand::Tunnel,
+            (Scheme::Http, Speaks::Http1Only) => Errand::Tunnel,
+            (Scheme::Https, _) => Errand::Proved,
         };
-        let reached = self.connect((&origin.host, origin.port), errand).await?;
+        let reached = self.connect(origin, errand).await?;
         let Reached { line, forwarder, era } = reached;
         if origin.scheme == Scheme::Http {
             return self.http1(line, forwarder, era).await;
@@ -227,9 +212,9 @@ impl Dialer {
     pub(super) async fn secured_for_http1(
         &self,
         host: &str,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Failure> {
-        self.secured(&self.inner.only_http1, host, tcp).await
+        call: Call,
+    ) -> Result<TlsStream<Call>, Failure> {
+        self.secured(&self.inner.only_http1, host, call).await
     }
 
     async fn secured<IO>(
@@ -408,30 +393,6 @@ mod tests {
     }
 
     #[test]
-    fn our_own_listeners_are_known_by_every_address_they_answer_on() {
-        for (ours, asked, wanted) in [
-            ("127.0.0.1:8080", "127.0.0.1:8080", true),
-            ("127.0.0.1:8080", "127.0.0.1:8081", false),
-            ("127.0.0.1:8080", "127.0.0.2:8080", false),
-            ("127.0.0.1:8080", "[::ffff:127.0.0.1]:8080", true),
-            ("127.0.0.1:8080", "0.0.0.0:8080", true), // the system takes it for loopback
-            ("127.0.0.1:8080", "[::]:8080", true),
-            ("127.0.0.1:8080", "203.0.113.9:8080", false),
-            ("0.0.0.0:8080", "127.0.0.1:8080", true),
-            ("0.0.0.0:8080", "127.8.8.8:8080", true),
-            ("0.0.0.0:8080", "203.0.113.9:8080", false), // bound to all of ours, and not ours
-            ("0.0.0.0:8080", "127.0.0.1:80", false),
-            ("[::]:8080", "127.0.0.1:8080", true),
-            ("[::]:8080", "[::1]:8080", true),
-        ] {
-            let ourselves = Ourselves::default();
-            assert!(!ourselves.is(asked.parse().expect("an address")));
-            ourselves.set(addresses(&["192.0.2.7:1", ours]));
-            assert_eq!(ourselves.is(asked.parse().expect("an address")), wanted, "{ours} {asked}");
-        }
-    }
-
-    #[test]
     fn a_loop_anywhere_is_a_loop_and_what_egress_forbids_is_left_out() {
         let deny = vec!["169.254.0.0/16".parse().expect("a network")];
         let dialer = dialer(Egress { deny, allow: Vec::new() }, &["127.0.0.1:8080"]);
@@ -449,10 +410,11 @@ mod tests {
         let port = gone.local_addr().expect("it is bound").port();
         drop(gone);
         let nothing = dialer(Egress::default(), &[]);
-        let refused = nothing.tcp("127.0.0.1", port).await.expect_err("nobody listens");
+        let closed = Origin::new(Scheme::Http, "127.0.0.1", port).expect("an origin");
+        let refused = nothing.tcp(&closed).await.expect_err("nobody listens");
         assert!(matches!(refused, Failure::Unreachable { kind: "connection_refused", .. }));
         let ours = format!("127.0.0.1:{port}");
-        let looped = dialer(Egress::default(), &[&ours]).tcp("127.0.0.1", port).await;
+        let looped = dialer(Egress::default(), &[&ours]).tcp(&closed).await;
         assert!(matches!(looped, Err(Failure::Loop)));
     }
 }

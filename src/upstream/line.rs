@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+use crate::upstream::ourselves::Call;
 
 /// A connection to an upstream, or to a further proxy that leads there.
 pub struct Line {
@@ -18,22 +19,40 @@ pub struct Line {
 }
 
 enum Way {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tcp(Call),
+    Tls(Box<TlsStream<Call>>),
 }
 
 impl Line {
-    pub(super) fn tcp(tcp: TcpStream) -> Self {
+    pub(super) fn tcp(tcp: Call) -> Self {
         Self { way: Way::Tcp(tcp), ahead: Bytes::new() }
     }
 
-    pub(super) fn tls(tls: TlsStream<TcpStream>) -> Self {
+    pub(super) fn tls(tls: TlsStream<Call>) -> Self {
         Self { way: Way::Tls(Box::new(tls)), ahead: Bytes::new() }
     }
 
     /// Gives these bytes back, to be read first.
     pub(super) fn after(self, ahead: Bytes) -> Self {
         Self { ahead, ..self }
+    }
+
+    /// Waits until the upstream has said something, or ended.
+    ///
+    /// # Errors
+    ///
+    /// When the connection broke.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is read.
+    pub async fn heard(&self) -> io::Result<()> {
+        match &self.way {
+            _ if !self.ahead.is_empty() => Ok(()),
+            Way::Tcp(tcp) => tcp.heard().await,
+            // What the proxy itself says in TLS counts too: better once too often.
+            Way::Tls(tls) => tls.get_ref().0.heard().await,
+        }
     }
 
     fn way(&mut self) -> Pin<&mut (dyn Both + '_)> {

@@ -1,9 +1,10 @@
 //! One attempt: a pooled connection, a deadline, and proof of what was sent.
 //!
 //! `pool` keeps the connections, `dial` makes them, by `way` of a [`FurtherProxy`] where
-//! there is one, `race` for the first address that answers, `load` counts what each
-//! carries, `sender` sends one attempt on one of them, as the `parcel` that it wants,
-//! `sent` knows how far it has come, and `proof` says what is known if it fails.
+//! there is one or to the one address that is `pinned`, `race` for the first address that
+//! answers, `ourselves` knows what would come back here, `load` counts what each carries,
+//! `sender` sends one attempt on one of them, as the `parcel` that it wants, `sent` knows
+//! how far it has come, and `proof` says what is known if it fails.
 //!
 //! # Invariants
 //!
@@ -17,7 +18,9 @@ pub mod dial;
 mod further;
 mod line;
 mod load;
+mod ourselves;
 mod parcel;
+mod pinned;
 mod pool;
 mod proof;
 mod race;
@@ -31,9 +34,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use dial::{Dialer, Ourselves};
+pub use dial::Dialer;
 pub use further::FurtherProxy;
 pub use line::Line;
+pub use ourselves::Ourselves;
 pub use pool::Pool;
 pub use sender::Sender;
 

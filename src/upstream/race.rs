@@ -1,5 +1,6 @@
 //! A TCP connection to a host: the first of its addresses that answers.
 
+use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,8 +20,14 @@ pub(super) async fn resolved(host: &str, port: u16) -> Result<Vec<SocketAddr>, F
 }
 
 /// A connection to the first of these addresses that answers; `whom` they are.
-pub(super) async fn raced(whom: &str, addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
-    let tcp = race(addresses).await.map_err(|error| {
+///
+/// `more` of them is asked for once all others were given their time.
+pub(super) async fn raced(
+    whom: &str,
+    addresses: Vec<SocketAddr>,
+    more: impl Future<Output = Vec<SocketAddr>>,
+) -> Result<(TcpStream, SocketAddr), Failure> {
+    let (tcp, to) = race(addresses, more).await.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => "connection_refused",
             io::ErrorKind::TimedOut => "connection_timeout",
@@ -31,31 +38,47 @@ pub(super) async fn raced(whom: &str, addresses: Vec<SocketAddr>) -> Result<TcpS
     // Nagle's algorithm against delayed ACK costs 40 ms a connection.
     let ready = tcp.set_nodelay(true);
     ready.map_err(|error| unreachable(error.to_string(), "destination_unavailable"))?;
-    Ok(tcp)
+    Ok((tcp, to))
 }
 
-/// RFC 8305: one address after another, a quarter of a second apart; the first to connect wins.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+/// RFC 8305: one address after another, a quarter of a second apart; the first to connect
+/// wins. `more` is asked once all others were given their time.
+async fn race(
+    addresses: Vec<SocketAddr>,
+    more: impl Future<Output = Vec<SocketAddr>>,
+) -> io::Result<(TcpStream, SocketAddr)> {
     let mut addresses = addresses.into_iter();
+    let mut more = Some(more);
     let mut tries = JoinSet::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
-        let more = match addresses.next() {
-            Some(address) => {
-                tries.spawn(TcpStream::connect(address));
-                true
+        let mut next = addresses.next();
+        if next.is_none()
+            && let Some(more) = more.take()
+        {
+            addresses = more.await.into_iter();
+            next = addresses.next();
+        }
+        let head_start = match next {
+            Some(to) => {
+                tries.spawn(async move { TcpStream::connect(to).await.map(|tcp| (tcp, to)) });
+                HEAD_START
             }
             None if tries.is_empty() => return Err(last),
-            None => false,
+            None => Duration::MAX,
         };
-        let head_start = if more { HEAD_START } else { Duration::MAX };
         match timeout(head_start, tries.join_next()).await {
-            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Ok(connected)))) => return Ok(connected),
             Ok(Some(Ok(Err(error)))) => last = error,
             Ok(Some(Err(panicked))) => last = io::Error::other(panicked),
             Ok(None) | Err(_) => {}
         }
     }
+}
+
+/// No more addresses than are known.
+pub(super) fn nobody() -> Ready<Vec<SocketAddr>> {
+    ready(Vec::new())
 }
 
 /// Alternates between families, beginning with the resolver's first (RFC 8305, section 4).
@@ -120,11 +143,15 @@ mod tests {
         for found in
             [vec![open], vec![closed, open], vec![open, closed], vec![closed, closed, open]]
         {
-            let stream = race(found).await.expect("one of them listens");
-            assert_eq!(stream.peer_addr().expect("it is connected"), open);
+            let connected = race(found, nobody()).await.expect("one of them listens");
+            assert_eq!(connected.1, open);
         }
-        let refused = race(vec![closed]).await.expect_err("nobody listens");
+        let refused = race(vec![closed], nobody()).await.expect_err("nobody listens");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(race(Vec::new()).await.is_err());
+        assert!(race(Vec::new(), nobody()).await.is_err());
+        let late = race(vec![closed], ready(vec![open])).await.expect("more than one was known");
+        assert_eq!(late.1, open);
+        let unasked = async { panic!("nobody asks for more where the first answers") };
+        assert_eq!(race(vec![open], unasked).await.expect("it listens").1, open);
     }
 }

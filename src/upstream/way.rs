@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use crate::exchange::{Failure, Scheme};
+use crate::exchange::{Failure, Origin, Scheme};
 use crate::upstream::FurtherProxy;
 use crate::upstream::dial::Dialer;
 use crate::upstream::line::Line;
-use crate::upstream::race::{interleaved, raced, resolved};
+use crate::upstream::race::{interleaved, nobody, raced, resolved};
 
 /// The further proxy in force, and which one that is.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub(super) enum Errand {
     Tunnel,
     /// Plain HTTP, which a proxy can be asked for: many grant no tunnel to port 80.
     Requests,
+    /// Bytes of TLS, in which the upstream's name is proved before a request is sent.
+    Proved,
 }
 
 /// A connection, and who is at its other end.
@@ -51,17 +53,24 @@ impl Road {
 }
 
 impl Dialer {
-    /// Connects to a host that `egress` permits.
+    /// Connects to an origin that `egress` permits.
+    ///
+    /// A proxy looks for a name on its own, so through one even an origin that is bound to
+    /// an address is reached by its name.
     pub(super) async fn connect(
         &self,
-        (host, port): (&str, u16),
+        origin: &Origin,
         errand: Errand,
     ) -> Result<Reached, Failure> {
+        let (host, port) = (&*origin.host, origin.port);
         let road = self.road();
         let era = road.era;
-        let (line, forwarder) = match &road.proxy {
-            Some(proxy) if !proxy.spares_name(host) => self.by(proxy, (host, port), errand).await?,
-            _ => (self.straight((host, port), resolved(host, port).await?).await?, None),
+        let (line, forwarder) = match (&road.proxy, origin.at()) {
+            (Some(proxy), at) if !proxy.spares_name(host) && !spared(proxy, host, at) => {
+                self.by(proxy, (host, at.map_or(port, |at| at.port())), errand).await?
+            }
+            (_, Some(at)) => (self.pinned(origin, at, errand).await?, None),
+            (_, None) => (self.straight((host, port), resolved(host, port).await?).await?, None),
         };
         Ok(Reached { line, forwarder, era })
     }
@@ -72,7 +81,8 @@ impl Dialer {
         found: Vec<SocketAddr>,
     ) -> Result<Line, Failure> {
         let addresses = self.checked(host, found)?;
-        raced(&format!("{host}:{port}"), addresses).await.map(Line::tcp)
+        let connected = raced(&format!("{host}:{port}"), addresses, nobody()).await?;
+        self.called(connected).map(Line::tcp)
     }
 
     async fn by(
@@ -88,7 +98,7 @@ impl Dialer {
         self.may_lead_to(host, &found)?;
         let line = self.to(proxy).await?;
         match errand {
-            Errand::Tunnel => Ok((proxy.tunnel(line, host, port).await?, None)),
+            Errand::Tunnel | Errand::Proved => Ok((proxy.tunnel(line, host, port).await?, None)),
             Errand::Requests => Ok((line, Some(proxy.clone()))),
         }
     }
@@ -121,12 +131,17 @@ impl Dialer {
         if addresses.iter().any(|address| self.is_ours(*address)) {
             return Err(Failure::Loop);
         }
-        let tcp = raced(&whom, addresses).await?;
+        let call = self.called(raced(&whom, addresses, nobody()).await?)?;
         match origin.scheme {
-            Scheme::Http => Ok(Line::tcp(tcp)),
-            Scheme::Https => Ok(Line::tls(self.secured_for_http1(&origin.host, tcp).await?)),
+            Scheme::Http => Ok(Line::tcp(call)),
+            Scheme::Https => Ok(Line::tls(self.secured_for_http1(&origin.host, call).await?)),
         }
     }
+}
+
+/// Whether the one address of an origin is reached without the proxy.
+fn spared(proxy: &FurtherProxy, host: &str, at: Option<SocketAddr>) -> bool {
+    at.is_some_and(|at| proxy.spares(host, &[at]))
 }
 
 /// The addresses of a host as this machine knows them; none, where it does not.
@@ -146,7 +161,6 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::exchange::Origin;
     use crate::metrics::Metrics;
     use crate::upstream::{Allowed, Egress, Options, Ourselves};
 
@@ -203,7 +217,8 @@ mod tests {
     async fn a_proxy_that_is_ourselves_is_a_loop_and_one_that_is_away_is_named() {
         let reach = async |proxy: &str| {
             let dialer = dialer(Egress::default(), proxy);
-            dialer.tcp("198.51.100.7", 80).await.map(drop).expect_err("it is not there")
+            let origin = Origin::parse("http://198.51.100.7").expect("an origin");
+            dialer.tcp(&origin).await.map(drop).expect_err("it is not there")
         };
         assert!(matches!(reach("http://127.0.0.1:8080").await, Failure::Loop));
         assert!(matches!(reach("http://localhost:8080").await, Failure::Loop));

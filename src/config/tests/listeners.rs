@@ -67,6 +67,10 @@ fn a_password_is_read_from_its_file() {
         let auth = Auth::Basic { user: "ann".to_owned(), password: wanted.to_owned() };
         assert_eq!(loaded(&text).listeners[0].auth, auth);
     }
+    let transparent = format!("{text}  mode: transparent\n");
+    let wish = "must be `open` or left out: who knows of no proxy cannot say who it is";
+    let found = faults(&transparent, &Environment::default());
+    assert_eq!(found, [format!("3: listeners[0].auth: {wish}")]);
 }
 
 #[test]
@@ -95,9 +99,20 @@ fn listeners_are_what_can_be_served() {
             "admin: {address: \"127.0.0.1:8080\"}",
             &["1: admin.address: 127.0.0.1:8080 is taken by listeners[0].address"],
         ),
+        ("listeners: [{mode: transparent, first_word_timeout: 1ms}]", &[]),
+        ("listeners: [{mode: transparent, first_word_timeout: 1m, auth: open}]", &[]),
         (
-            "listeners: [{mode: transparent}]",
-            &["1: listeners[0].mode: `transparent` comes with a later version"],
+            "listeners: [{mode: transparent, first_word_timeout: 61s}]",
+            &["1: listeners[0].first_word_timeout: must be at most 1m (got `61s`)"],
+        ),
+        ("listeners: [{address: \"0.0.0.0:1\", mode: transparent, auth: open}]", &[]),
+        (
+            "listeners: [{address: \"0.0.0.0:1\", mode: transparent}]",
+            &["1: listeners[0].auth: must be `open`: 0.0.0.0:1 can be reached from other machines"],
+        ),
+        (
+            "listeners: [{mode: transparent, upstream: https://a.test}]",
+            &["1: listeners[0].upstream: must not be given without `mode: reverse`"],
         ),
         ("listeners: [{mode: reverse}]", &[]),
         (

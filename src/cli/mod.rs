@@ -3,6 +3,7 @@
 mod ask;
 mod bounds;
 mod ca;
+mod capture;
 mod check;
 mod credit;
 mod doctor;
@@ -54,6 +55,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Print or write the CA certificate, or system roots + CA as one PEM
     Ca(ca::Arguments),
+    /// Print, apply or remove the rules that lead connections to a transparent listener
+    Capture(capture::Arguments),
     /// Exit 0 when live (or ready): for images without a shell
     Health(health::Arguments),
     /// Read what was tried, and settle what nobody knows the outcome of
@@ -87,6 +90,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Env(arguments) => env::env(path.as_deref(), &arguments),
         Command::Doctor(arguments) => doctor::doctor(path.as_deref(), &arguments),
         Command::Ca(arguments) => ca::ca(path.as_deref(), &arguments),
+        Command::Capture(arguments) => capture::capture(path.as_deref(), &arguments),
         Command::Health(arguments) => health::health(path.as_deref(), &arguments),
         Command::Ledger(arguments) => ledger::ledger(path.as_deref(), &arguments),
         Command::Inject(arguments) => inject::inject(&arguments),

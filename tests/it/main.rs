@@ -42,4 +42,5 @@ mod seen;
 mod shapes;
 mod streams;
 mod traces;
+mod transparent;
 mod watched;

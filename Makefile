@@ -2,12 +2,13 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test lint unit crash demo clients bench bench-store image-test install
+.PHONY: help run test lint unit crash netns-test demo clients bench bench-store image-test install
 
 help:
 	@echo "make run    the sidecar on its built-in config: proxy on 127.0.0.1:8080, admin on 127.0.0.1:9090"
 	@echo "make test   installs what the tests need, then format, lints, docs, unit, property and end-to-end tests"
 	@echo "make crash  the long form of the crash tests: CRASH_KILLS kills (500), and what they came to"
+	@echo "make netns-test  transparent mode in network namespaces of its own; as root"
 	@echo "make demo   a flaky provider, the sidecar, unmodified programs, and what each of them saw"
 	@echo "make clients  every client: real programs over intercepted TLS, and the README's table of them"
 	@echo "make bench  ratios against a direct connection and a bare proxy"
@@ -36,6 +37,9 @@ unit:
 crash: install
 	$(CARGO) build --locked --example provider
 	CRASH_KILLS=$${CRASH_KILLS:-500} $(CARGO) test --locked --test crash -- --nocapture durable::
+
+netns-test:
+	.ci/netns-test
 
 demo:
 	.ci/demo

@@ -317,11 +317,9 @@ fn introduce(ourselves: &Ourselves, listeners: &[Listener], admin: SocketAddr) {
 }
 
 /// The URL of the first listener that is a proxy; programs on this machine reach
-/// a wildcard address on loopback. Empty where all are redirected here.
+/// a wildcard address on loopback. Empty where there is none.
 fn proxy_url(listeners: &[Listener]) -> String {
-    let of = |mode| move |listener: &&Listener| listener.spec().mode == mode;
-    let mut rest = listeners.iter().filter(|one| !of(Mode::Transparent)(one));
-    let first = listeners.iter().find(of(Mode::Forward)).or_else(|| rest.next());
+    let first = listeners.iter().find(|listener| listener.spec().mode == Mode::Forward);
     let Some(mut address) = first.map(Listener::address) else { return String::new() };
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());

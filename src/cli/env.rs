@@ -57,15 +57,10 @@ pub(super) fn borrowed(own: &[Option<String>; 3]) -> Own<'_> {
 }
 
 /// Where the running sidecar's first proxy listens, by the config; empty where programs
-/// are redirected to it, and need but the CA.
+/// are redirected to it or know its base URL, and need but the CA.
 fn proxy_url(config: &Config) -> Result<String, Stop> {
     let forward = |spec: &&listen::Spec| spec.mode == listen::Mode::Forward;
-    let spec = config.listeners.iter().find(forward);
-    let redirected = |spec: &listen::Spec| spec.mode == listen::Mode::Transparent;
-    if spec.is_none() && config.listeners.iter().any(redirected) {
-        return Ok(String::new());
-    }
-    let spec = spec.ok_or_else(|| Stop::Failed("samekey: no listener is a proxy".to_owned()))?;
+    let Some(spec) = config.listeners.iter().find(forward) else { return Ok(String::new()) };
     if spec.address.ends_with(":0") {
         let hint = "samekey: the listener takes a free port, which env.sh in state.public names";
         return Err(Stop::Failed(hint.to_owned()));

@@ -40,8 +40,14 @@ async fn who_was_not_redirected_is_told_whom_to_ask() {
 }
 
 #[tokio::test]
-async fn programs_that_are_redirected_are_given_the_ca_and_no_proxy() {
-    let samekey = Samekey::start(LISTENERS).await;
+async fn programs_are_given_the_ca_and_no_proxy_where_no_listener_is_one() {
+    for listeners in [LISTENERS, "listeners: [{address: '127.0.0.1:0', mode: reverse}]\n"] {
+        the_ca_alone(listeners).await;
+    }
+}
+
+async fn the_ca_alone(listeners: &str) {
+    let samekey = Samekey::start(listeners).await;
     let file = samekey.path().join("state/public/env.sh");
     let text = std::fs::read_to_string(file).expect("published");
     for name in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "trustStore="] {

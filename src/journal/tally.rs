@@ -14,17 +14,22 @@ pub struct Tally {
 }
 
 impl Journal {
-    /// Counts them as of the last commit; of very many, the oldest.
+    /// Counts them as of the last commit; of very many of either sort, the oldest.
     ///
     /// # Errors
     ///
     /// A [`Fault`] when they cannot be read.
     pub async fn tally_unknowns(&self) -> Result<Vec<Tally>, Fault> {
         self.read_as_it_is(|connection| {
-            // The state is written out, so that the index of those alone serves.
+            // The state is written out, so that the index of those alone serves. However many
+            // close no key, those that do are counted: somebody has to settle them.
             let mut counted = connection.prepare_cached(
-                "SELECT route, holds, count(*) FROM
-                 (SELECT route, holds FROM exchanges WHERE state = 2 ORDER BY seq LIMIT ?1)
+                "SELECT route, holds, count(*) FROM (
+                 SELECT * FROM (SELECT route, holds FROM exchanges
+                                WHERE state = 2 AND holds = 1 ORDER BY seq LIMIT ?1)
+                 UNION ALL
+                 SELECT * FROM (SELECT route, holds FROM exchanges
+                                WHERE state = 2 AND holds = 0 ORDER BY seq LIMIT ?1))
                  GROUP BY route, holds",
             )?;
             let counted = counted.query_map([COUNTED_MAX], |row| {
@@ -37,5 +42,5 @@ impl Journal {
     }
 }
 
-/// A scrape does not wait for more.
+/// A scrape does not wait for more of either sort.
 const COUNTED_MAX: i64 = 10_000;

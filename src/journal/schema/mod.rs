@@ -281,10 +281,14 @@ const BODIES: &str = "bodies";
 /// "SMKY": whose file it is.
 const APPLICATION: i64 = 0x534d_4b59;
 /// The format that this version writes: how many steps lead to it.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Each step from one format to the next; what is released is never changed.
-const STEPS: [&str; FORMAT as usize] =
-    [include_str!("format1.sql"), include_str!("format2.sql"), include_str!("format3.sql")];
+const STEPS: [&str; FORMAT as usize] = [
+    include_str!("format1.sql"),
+    include_str!("format2.sql"),
+    include_str!("format3.sql"),
+    include_str!("format4.sql"),
+];
 /// Versions before it can lose a write-ahead log's reset: sqlite.org/wal.html, "The
 /// WAL-reset bug", fixed in 3.51.3.
 const LIBRARY_MIN: i32 = 3_051_003;

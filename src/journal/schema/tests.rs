@@ -76,25 +76,28 @@ fn sql(file: &Path, statement: &str) {
     connection.execute_batch(statement).expect("it is done");
 }
 
+/// A format after the one that this version writes.
+const LATER: i64 = 5;
+
 #[tokio::test]
 async fn a_file_of_a_later_version_is_refused_by_name() {
     let (_kept, folder, file) = closed().await;
-    sql(&file, "PRAGMA user_version = 4");
+    sql(&file, &format!("PRAGMA user_version = {LATER}"));
     let fault = refused(&folder);
-    assert!(matches!(fault, OpenFault::Later { found: 4, .. }), "{fault}");
+    assert!(matches!(fault, OpenFault::Later { found: LATER, .. }), "{fault}");
     assert!(fault.to_string().starts_with(&*file.to_string_lossy()), "{fault}");
 }
 
 #[tokio::test]
 async fn the_log_of_a_file_that_is_refused_is_not_written_back() {
     let scene = Scene::new();
-    let later = scene.journal.submit(|file, _| file.pragma_update(None, "user_version", 4));
+    let later = scene.journal.submit(|file, _| file.pragma_update(None, "user_version", LATER));
     later.await.expect("it is written");
     let kept = tempfile::tempdir().expect("a folder");
     let folder = kept.path().join("journal");
     copy(&scene.folder, &folder);
     assert!(!contents(&log_of(&folder.join(FILE))).is_empty(), "a log, and all of it in there");
-    assert!(matches!(refused(&folder), OpenFault::Later { found: 4, .. }));
+    assert!(matches!(refused(&folder), OpenFault::Later { found: LATER, .. }));
 }
 
 #[tokio::test]

@@ -108,7 +108,8 @@ fn split(uri: &Uri) -> Option<(Origin, Uri)> {
         _ => (Scheme::Https, segment),
     };
     let origin = Origin::of(scheme, &authority.parse().ok()?)?;
-    if !is_plainly_a_host(&origin.host) {
+    // Samekey itself is asked for by `Host`, which tells who is near.
+    if !is_plainly_a_host(&origin.host) || intercept::is_own(&origin.host) {
         return None;
     }
     let rest = path.get(segment.len()..)?;
@@ -172,6 +173,8 @@ mod tests {
             ("/api.test:0/x", None),
             ("/api.test:port/x", None),
             ("/ftp:api.test/x", None),
+            ("/samekey.internal/env", None),
+            ("/http:SAMEKEY.internal.:80/env", None),
             ("*", None),
         ] {
             let found = split(&target.parse().expect("a target"));

@@ -16,7 +16,7 @@ fn applying_twice_changes_nothing_and_removing_leaves_nothing() {
             world.rules()
         };
         let once = apply();
-        for words in ["redirect to :8082", "65532", "169.254.0.0/16", "fe80::/10"] {
+        for words in ["redirect to :17081", "65532", "169.254.0.0/16", "fe80::/10"] {
             assert!(once.contains(words), "{backend} without {words}:\n{once}");
         }
         assert_eq!(apply(), once, "{backend}");
@@ -79,6 +79,34 @@ fn redirected(world: &World, uid: u32) -> bool {
     let ran = world.run_as(uid, &["curl", "-4sSi", "http://provider.test/s/u/status/200"]);
     assert!(ran.out.starts_with("HTTP/1.1 200"), "{ran:?}");
     ran.out.to_lowercase().contains("samekey-attempts: 1")
+}
+
+/// As in a pod: root with one capability, as which its init container runs, and what it reads.
+#[test]
+fn the_rules_that_kubernetes_is_given_work_as_its_init_container_sets_them() {
+    let mut world = World::new();
+    world.sidecar("routes: [{name: r, match: {hosts: ['*']}}]\n");
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/kubernetes/transparent/base");
+    let file = world.folder.path().join("samekey.nft");
+    std::fs::copy(format!("{shipped}/samekey.nft"), &file).expect("copied");
+    let set = |capability: &str| {
+        let bounds = format!("-all{capability}");
+        let limits = ["setpriv", "--bounding-set", &bounds, "--inh-caps", "-all", "--no-new-privs"];
+        world.as_root(&[&limits[..], &["nft", "-f", "samekey.nft"]].concat())
+    };
+    assert_ne!(set("").code, Some(0), "without NET_ADMIN nothing is set");
+    assert!(!redirected(&world, APPLICATION));
+    // The container may be started again in the same pod.
+    for _ in 0..2 {
+        let ran = set(",+net_admin");
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+        assert!(redirected(&world, APPLICATION) && redirected(&world, 0));
+        assert!(!redirected(&world, SIDECAR), "samekey's own calls are spared");
+    }
+    let shown = ["-6", "-sS", "-o", "/dev/null", "-w", "%header{samekey-attempts}"];
+    let url = "https://provider.test/s/u/status/200";
+    let ran = world.app(&[&["curl"], &shown[..], &[url]].concat());
+    assert_eq!(ran.out, "1", "IPv6 and TLS: {}", ran.err);
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub(crate) const NOBODY: &str = "10.77.0.9";
 /// Where a cloud keeps its metadata.
 pub(crate) const METADATA: &str = "169.254.169.254";
 
-/// The port on which the sidecar takes redirected connections.
-pub(crate) const LISTENER: u16 = 8082;
+/// Where the sidecar takes redirected connections: that of `config/kubernetes/transparent`.
+pub(crate) const LISTENER: u16 = 17081;
 
 const CONTROL: &str = "http://10.77.0.2:9000";
 const ADMIN: &str = "http://127.0.0.1:9090";

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use super::{
-    EXAMPLES, VERSIONS, applications, assert_valid, here, kustomized, list, named, objects, pod,
-    proxied, put, sidecar, text, validated,
+    EXAMPLES, VERSIONS, applications, assert_valid, configured, here, kustomized, list, named,
+    objects, pod, proxied, put, sidecar, text, validated,
 };
 use crate::support::program::{folder_with, samekey};
 
@@ -144,10 +144,8 @@ async fn every_config_is_good_and_agrees_with_its_pod() {
     let mut seen = 0;
     for example in EXAMPLES {
         let rendered = objects(&kustomized(&format!("examples/{example}")).await);
-        let config =
-            rendered.iter().find(|object| object["kind"] == "ConfigMap").expect("a config");
-        assert_eq!(config["metadata"]["name"], "samekey", "no hash: a change is loaded anew");
-        let config = text(config, "/data/samekey.yaml");
+        // By a name without a hash: a change is loaded anew.
+        let config = text(configured(&rendered, "samekey"), "/data/samekey.yaml");
         for pod in proxied(&rendered) {
             assert_agrees(config, pod).await;
             seen += 1;

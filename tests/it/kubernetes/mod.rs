@@ -4,6 +4,7 @@ mod chart;
 mod gate;
 mod inject;
 mod manifests;
+mod transparent;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use tokio::process::Command;
 use crate::support::program::{Ran, ran};
 
 /// Those that `kubectl kustomize` renders.
-const EXAMPLES: [&str; 6] = ["native", "classic", "ca", "redis", "config-secret", "lasting"];
+const EXAMPLES: [&str; 7] =
+    ["native", "classic", "transparent", "ca", "redis", "config-secret", "lasting"];
 
 /// With native sidecars.
 const VERSIONS: [&str; 9] =
@@ -71,6 +73,13 @@ fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
 
 fn named<'a>(items: &'a [Value], name: &str) -> Option<&'a Value> {
     items.iter().find(|item| item["name"] == name)
+}
+
+/// The `ConfigMap` of a name.
+fn configured<'a>(objects: &'a [Value], name: &str) -> &'a Value {
+    let is_it =
+        |object: &&Value| object["kind"] == "ConfigMap" && object["metadata"]["name"] == name;
+    objects.iter().find(is_it).expect("a ConfigMap of this name")
 }
 
 /// The spec of an object's pod.

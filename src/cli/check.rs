@@ -14,7 +14,8 @@ pub(super) fn check(path: Option<&Path>) -> Result<ExitCode, Stop> {
     let presets: BTreeSet<_> = built_in.iter().map(|route| route.provenance.built_in()).collect();
     let mut text = format!("{}: no faults, {}", config.source, counted(own.len(), "route"));
     if !built_in.is_empty() {
-        let (routes, presets) = (built_in.len(), counted(presets.len(), "preset"));
+        let routes = counted(built_in.len(), "route");
+        let presets = counted(presets.len(), "preset");
         write!(text, ", and {routes} of {presets}").expect("writing into a string never fails");
     }
     print(&format!("{text}\n"))?;

@@ -79,7 +79,12 @@ async fn the_shipped_file_has_no_faults() {
     assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)));
     let own = format!("{shipped}: no faults, 1 route, and ");
     let presets = ran.out.strip_prefix(&own).expect("the presets are counted apart");
-    assert!(presets.contains(" of ") && presets.ends_with(" presets\n"), "{presets}");
+    let (routes, presets) = presets.split_once(" routes of ").expect("it says what is counted");
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers"));
+    let files = files.expect("a folder").flatten().map(|entry| entry.path());
+    let files = files.filter(|file| file.extension().is_some_and(|it| it == "yaml")).count();
+    assert_eq!(presets, format!("{files} presets\n"));
+    assert!(routes.parse::<usize>().is_ok_and(|routes| routes > files), "{routes}");
     let alone = folder_with("providers: []\nroutes: [{preset: json2video-create}]");
     let ran = samekey(alone.path(), &["check"]).await;
     assert_eq!(ran.out, "samekey.yaml: no faults, 1 route\n");

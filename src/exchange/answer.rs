@@ -37,7 +37,7 @@ pub fn shaped(failure: &Failure, attempts: usize, shape: &Shape) -> Response {
             ("application/problem+json", whole(&problem, failure, (attempts, retry_after)))
         }
         Shape::Provider(template) => {
-            let (code, detail) = (code(&problem), failure.to_string());
+            let (code, detail) = (code(problem.slug), failure.to_string());
             let (status, title) = (problem.status.as_u16(), problem.title);
             let saying = Saying { code: &code, status, title, detail: &detail };
             ("application/json", template.render(&saying))
@@ -102,15 +102,15 @@ fn fields(problem: &Problem, failure: &Failure, attempts: usize) -> Map<String, 
         ("title", json!(problem.title)),
         ("status", json!(problem.status.as_u16())),
         ("detail", json!(failure.to_string())),
-        ("code", json!(code(problem))),
+        ("code", json!(code(problem.slug))),
         ("attempts", json!(attempts)),
     ];
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// What programs know a problem by.
-fn code(problem: &Problem) -> String {
-    problem.slug.replace('-', "_")
+pub fn code(slug: &str) -> String {
+    slug.replace('-', "_")
 }
 
 /// Words that keep an SDK from starting over once samekey has given up.

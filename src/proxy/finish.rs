@@ -32,7 +32,7 @@ pub(super) struct Finish {
     /// Whether a route matched: then the answer says what was done.
     routed: bool,
     status: Option<StatusCode>,
-    /// What an answer that was made here says.
+    /// The slug of an answer that was made here.
     failed: Option<&'static str>,
     source: Source,
     end: Option<BodyEnd>,
@@ -235,6 +235,7 @@ impl Drop for Finish {
                 method = %self.method,
                 host = self.aim.as_ref().map_or("", |aim| &*aim.origin.host),
                 status = self.status.map_or(0, |status| status.as_u16()),
+                code = self.failed.map(answer::code),
                 delivered = self.end == Some(BodyEnd::Whole),
                 attempts = notes.attempts.len(),
                 outcomes = outcomes.join(","),

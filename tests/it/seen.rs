@@ -208,6 +208,7 @@ async fn each_exchange_is_one_line_that_explains_it() {
     assert_eq!((&first["status"], &first["attempts"]), (&201.into(), &3.into()));
     assert!(first["wait_ms"].as_u64().expect("a number") >= 20, "{first:#}");
     assert_eq!((&lines[1]["attempts"], &lines[1]["replay"]), (&0.into(), &"stored".into()));
+    assert!(lines.iter().all(|line| line.get("code").is_none()), "none of them failed: {lines:#?}");
     assert_eq!(first["key_digest"], lines[1]["key_digest"]);
     assert!(!first["key_digest"].as_str().expect("text").contains("a-key"));
     let up: Value = serde_json::from_str(&samekey.logged(&["samekey is up"]).await).expect("JSON");
@@ -216,6 +217,19 @@ async fn each_exchange_is_one_line_that_explains_it() {
         (&up["admin"], &up["config"]),
         (&samekey.admin.to_string().into(), &"samekey.yaml".into())
     );
+}
+
+/// A runbook says: look at `code` in the log. It is the one of the answer.
+#[tokio::test]
+async fn the_line_of_an_exchange_that_failed_has_the_code_of_its_answer() {
+    let samekey =
+        Samekey::start("routes: [{name: r, match: {hosts: ['*']}, retry: {attempts: 1}}]").await;
+    let client = Client::through(&samekey);
+    let answer = client.post("http://127.0.0.1:1/v1/jobs", "{}").await;
+    let line: Value =
+        serde_json::from_str(&samekey.logged(&["\"exchange\""]).await).expect("each line is JSON");
+    assert_eq!(answer.json()["code"], "upstream_unreachable");
+    assert_eq!((&line["status"], &line["code"]), (&502.into(), &answer.json()["code"]));
 }
 
 /// Everything that a client or an operator would not want to find anywhere, each marked.

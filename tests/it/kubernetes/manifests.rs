@@ -154,6 +154,21 @@ async fn every_config_is_good_and_agrees_with_its_pod() {
     assert_eq!(seen, 5 * EXAMPLES.len());
 }
 
+/// A plain container gets its SIGTERM together with the application, a native sidecar after it.
+#[tokio::test]
+async fn who_is_told_to_end_with_its_application_still_takes_its_last_calls() {
+    for example in EXAMPLES {
+        let rendered = objects(&kustomized(&format!("examples/{example}")).await);
+        let of = |object: &&Value| object["kind"] == "ConfigMap";
+        let config = text(rendered.iter().find(of).expect("a config"), "/data/samekey.yaml");
+        let config: Value = serde_saphyr::from_str(config).expect("YAML");
+        let is_told_together =
+            proxied(&rendered).iter().any(|pod| sidecar(pod).get("restartPolicy").is_none());
+        let delay = config.pointer("/shutdown/delay").and_then(Value::as_str);
+        assert_eq!(delay, is_told_together.then_some("10s"), "{example}");
+    }
+}
+
 /// Holds a `samekey.yaml` against the pod that reads it.
 pub(super) async fn assert_agrees(config: &str, pod: &Value) {
     let folder = folder_with(config);
@@ -198,7 +213,8 @@ fn assert_fits(config: &Value, pod: &Value) {
     // The ledger may take a quarter more.
     let written = mib("/state/max_size") * 5 / 4 + mib("/state/held_disk");
     assert!(written + DISK_BESIDES_MIB <= disk, "{written} MiB are written, of {disk}");
-    let grace = number(text(config, "/shutdown/grace"), "s");
+    let delay = config.pointer("/shutdown/delay").and_then(Value::as_str).unwrap_or("0s");
+    let grace = number(delay, "s") + number(text(config, "/shutdown/grace"), "s");
     let pod_grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
     assert!(grace < pod_grace, "{grace} s of {pod_grace}");
 }

@@ -78,7 +78,12 @@ impl Yard {
         ] {
             std::fs::write(folder.path().join(name), text).expect("written");
         }
-        let samekey = Samekey::run_in(Arc::new(folder)).await;
+        // Nobody listens there, so each span is lost.
+        let traces = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ];
+        let samekey = Samekey::run_with(Arc::new(folder), &traces).await;
         let client = Client::through(&samekey);
         Self { provider, samekey, client }
     }
@@ -292,7 +297,8 @@ async fn alerts_fire(yard: &Yard, prometheus: &Prometheus) {
     for name in ["SamekeyClientsDistrustCA", "SamekeyKeysReused", "SamekeySpendRefused"] {
         prometheus.until(&alert(name, "firing")).await;
     }
-    for name in ["SamekeyUnknownOutcomesOpen", "SamekeyRetryBudgetExhausted"] {
+    for name in ["SamekeyUnknownOutcomesOpen", "SamekeyRetryBudgetExhausted", "SamekeySpansDropped"]
+    {
         prometheus.until(&alert(name, "pending")).await;
     }
     let good = std::fs::read_to_string(yard.samekey.config()).expect("it is there");

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::api::{Head, Received};
 use super::download;
+use super::request::{Head, Received};
 use super::script::{Cut, Shape, Step, Then};
 
 /// A response, and how it is written.

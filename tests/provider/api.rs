@@ -3,22 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
 
-use bytes::Bytes;
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::apis::Name;
 use super::apis::sites::{Asking, Sites, Visit};
 use super::book::Book;
 use super::download;
 use super::faults::Faults;
 use super::job::Job;
 use super::listing;
+use super::request::{Head, Received, Seen};
 use super::script::{BadScript, Cut, Kind, Script, Step, Then};
 
 /// All that the provider knows, shared by its listeners.
@@ -44,56 +41,6 @@ struct Scenario {
     jobs: Vec<Job>,
     by_key: HashMap<String, usize>,
     seen: Vec<Seen>,
-}
-
-/// One request as it arrived.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Seen {
-    /// Since the provider's start.
-    pub(crate) at_ms: u64,
-    /// Counts the connections of all listeners.
-    pub(crate) connection: u64,
-    /// `HTTP/1.1`, `HTTP/2`, ...
-    pub(crate) version: String,
-    pub(crate) method: String,
-    /// The request target, byte for byte.
-    pub(crate) path: String,
-    /// `Idempotency-Key`, where there is one.
-    pub(crate) key: Option<String>,
-    /// In the order and case of the wire; HTTP/2's `:authority` as such.
-    pub(crate) headers: Vec<(String, String)>,
-    /// The step of the script that it met.
-    pub(crate) step: String,
-    /// Whether its body came whole. False where it was not read.
-    pub(crate) whole: bool,
-    pub(crate) body_bytes: u64,
-    /// BLAKE3 of the body, in hex.
-    pub(crate) body_digest: String,
-    /// The body's first 64 KiB, as text.
-    pub(crate) body: String,
-    pub(crate) trailers: Vec<(String, String)>,
-}
-
-/// The head of a request.
-#[derive(Clone, Debug)]
-pub(crate) struct Head {
-    pub(crate) connection: u64,
-    /// The API whose port it came to.
-    pub(crate) api: Option<Name>,
-    pub(crate) version: String,
-    pub(crate) method: String,
-    pub(crate) target: String,
-    pub(crate) headers: Vec<(String, String)>,
-}
-
-/// The body of a request.
-#[derive(Debug, Default)]
-pub(crate) struct Received {
-    pub(crate) bytes: u64,
-    pub(crate) digest: String,
-    /// All of it, or its first bytes where it went to `/sink`.
-    pub(crate) kept: Bytes,
-    pub(crate) trailers: Vec<(String, String)>,
 }
 
 /// One request, the step that it meets, and where its row stands.
@@ -401,26 +348,6 @@ impl Scenario {
     }
 }
 
-impl Seen {
-    fn new(at: Duration, head: &Head, step: &Step) -> Self {
-        Self {
-            at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
-            connection: head.connection,
-            version: head.version.clone(),
-            method: head.method.clone(),
-            path: head.target.clone(),
-            key: head.field("idempotency-key").map(str::to_owned),
-            headers: head.headers.clone(),
-            step: step.text.clone(),
-            whole: false,
-            body_bytes: 0,
-            body_digest: String::new(),
-            body: String::new(),
-            trailers: Vec::new(),
-        }
-    }
-}
-
 impl Turn {
     /// Whether the answer is withheld after its effect.
     fn lingers(&self) -> bool {
@@ -434,42 +361,8 @@ impl Turn {
     }
 }
 
-impl Head {
-    /// The scenario's name and the path below it: `/s/NAME/v1/jobs`; else the API's name,
-    /// or `default`, and all.
-    fn split(&self) -> (&str, &str) {
-        let named = self.target.strip_prefix("/s/").and_then(|rest| {
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            rest.split_at_checked(end)
-        });
-        let own = self.api.map_or("default", Name::as_str);
-        named.unwrap_or((own, &self.target))
-    }
-
-    /// The first value of a field, by its name in lower case.
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        let mut fields = self.headers.iter();
-        fields.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    /// Whether the path ends in `/word`.
-    pub(crate) fn is_for(&self, word: &str) -> bool {
-        let (_, path) = self.split();
-        path.split('?').next().and_then(|path| path.strip_prefix('/')) == Some(word)
-    }
-}
-
-impl Received {
-    fn first(&self) -> &[u8] {
-        self.kept.get(..SHOWN_MAX).unwrap_or(&self.kept)
-    }
-}
-
 /// The business event that a request for a job is about.
 fn event(body: &[u8]) -> String {
     let asked: Value = serde_json::from_slice(body).unwrap_or_default();
     asked.get("order").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
-
-/// As much of a body as a test may want to look at.
-const SHOWN_MAX: usize = 64 * 1024;

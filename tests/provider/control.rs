@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::Engine;
 use super::answer::{Answer, Content};
-use super::api::Head;
 use super::apis::Name;
+use super::request::Head;
 
 /// What `POST /_sim/scenarios` takes.
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::answer::{Answer, Content, PIECE};
-use super::api::Head;
+use super::request::Head;
 use super::script::{Cut, Shape, Step};
 
 /// What a step does to a download.

@@ -31,6 +31,7 @@ mod http1;
 mod http2;
 mod job;
 mod listing;
+pub(crate) mod request;
 mod script;
 mod socket;
 pub(crate) mod tls;

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::api::{Head, Received};
+use super::request::{Head, Received};
 
 /// A body on its way in.
 pub(crate) struct Gather {

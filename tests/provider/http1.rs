@@ -7,8 +7,9 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::answer::Answer;
-use super::api::{Act, Head, Received, Sim};
+use super::api::{Act, Sim};
 use super::gather::Gather;
+use super::request::{Head, Received};
 use super::script::{Cut, Kind, Shape, Then};
 use super::socket::Socket;
 use super::{Engine, Role};

@@ -11,10 +11,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, PIECE};
-use super::api::{Act, Head, Received, Sim};
+use super::api::{Act, Sim};
 use super::apis::Name;
 use super::gather::Gather;
 use super::http1::LIE;
+use super::request::{Head, Received};
 use super::script::{Cut, Kind, Shape};
 use super::socket::Socket;
 use super::{Engine, Role};

@@ -16,9 +16,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::provider::api::Seen;
 use crate::provider::apis::Name;
 use crate::provider::apis::desk::Books;
+use crate::provider::request::Seen;
 use crate::provider::{Options, Provider};
 use crate::support::{Answer, Client, Samekey, client};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::api::Head;
+use super::super::request::Head;
 use super::{Call, credential};
 
 /// The keys of one API, each of its credential's.

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::answer::{Answer, Content};
-use super::api::{Head, Received};
+use super::request::{Head, Received};
 use courier::Delivery;
 use desk::{Books, Desk, Effect};
 

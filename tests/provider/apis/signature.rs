@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 
-use super::super::api::Head;
+use super::super::request::Head;
 
 /// What an `Authorization` of this kind says.
 struct Claim<'a> {

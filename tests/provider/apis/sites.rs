@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::answer::Answer;
-use super::super::api::{Head, Received};
+use super::super::request::{Head, Received};
 use super::courier::Delivery;
 use super::desk::{Books, Effect};
 use super::{Around, Name, Site, Terms, credential};

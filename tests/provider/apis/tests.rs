@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::api::Received;
+use super::super::request::Received;
 use super::{Answer, Around, Content, Head, Name, Site, text};
 
 /// An API that is asked, with a clock of its own.

@@ -37,11 +37,15 @@ pub(super) fn into_object(object: &mut Node, at: &str, sidecar: &Sidecar, told: 
     if opted_out(object) {
         return;
     }
+    let ends = object.text_of("apiVersion").is_some_and(|version| group(version) == "batch");
     let mut pod = Some(object);
     for key in path {
         pod = pod.and_then(|node| node.get_mut(key));
     }
     let at = path.iter().fold(at.to_owned(), |at, key| join(&at, key));
+    if let Some(spec) = pod.as_deref().and_then(|pod| pod.get("spec")).filter(|_| ends) {
+        ends_samekey(spec, &join(&at, "spec"), sidecar.place, told);
+    }
     match pod {
         Some(pod) if opted_out(pod) => {}
         Some(pod) if pod.get("spec").is_some() => into_pod(pod, &at, sidecar, told),
@@ -160,6 +164,21 @@ fn look(spec: &Node, at: &str, told: &mut Told) {
             &join(at, "terminationGracePeriodSeconds"),
             &format!("leaves samekey less than its shutdown.grace of {GRACE_SECONDS} s"),
         );
+    }
+}
+
+/// A Job is complete when all of its containers have ended, a plain samekey among them.
+fn ends_samekey(spec: &Node, at: &str, place: Place, told: &mut Told) {
+    let containers = spec.get("containers").map(Node::items).unwrap_or_default();
+    let words = containers.iter().flat_map(|container| {
+        let lists = ["command", "args"].into_iter().filter_map(|key| container.get(key));
+        lists.flat_map(Node::items).filter_map(Node::as_text)
+    });
+    let mut says_so = words.filter(|word| word.contains("/quitquitquit"));
+    if place == Place::Classic && says_so.next().is_none() {
+        let what =
+            "is not complete while samekey runs: its program has to POST /quitquitquit to it";
+        told.warn(at, what);
     }
 }
 

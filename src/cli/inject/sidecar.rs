@@ -66,7 +66,7 @@ impl Sidecar {
     }
 }
 
-/// The variables of an application's container, given what it says of two of them itself.
+/// The variables of an application's container, given what it says of some of them itself.
 pub(super) fn variables(own: Own<'_>) -> Vec<(&'static str, String)> {
     Environment::new(PROXY, Path::new(PUBLIC), own).of_a_container()
 }

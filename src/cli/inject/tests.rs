@@ -122,6 +122,25 @@ fn one_variant_becomes_the_other_and_a_new_image_takes_the_place_of_the_old() {
 }
 
 #[test]
+fn a_job_that_would_never_end_is_told_of() {
+    let job = |command: &str| {
+        let spec = format!("{{containers: [{{name: a, command: [sh, -c, {command}]}}]}}");
+        format!("apiVersion: batch/v1\nkind: Job\nspec: {{template: {{spec: {spec}}}}}\n")
+    };
+    let ending = "'a; curl -X POST 127.0.0.1:17090/quitquitquit'";
+    for (text, place, warnings) in [
+        (job("a"), Place::Classic, 1),
+        (job(ending), Place::Classic, 0),
+        (job("a"), Place::Native, 0),
+        (DEPLOYMENT.to_owned(), Place::Classic, 0),
+    ] {
+        let mut told = Told::default();
+        into_stream(&text, "f", &sidecar_at(place), &mut told);
+        assert_eq!((told.warnings.len(), told.faults.len()), (warnings, 0), "{text}: {told:?}");
+    }
+}
+
+#[test]
 fn who_does_not_want_it_does_not_get_it() {
     for (said, out) in
         [("\"false\"", true), ("false", true), ("\"true\"", false), ("enabled", false)]

@@ -65,6 +65,22 @@ async fn it_is_asked_from_another_folder() {
     check(&running, "cd /", &arguments, &[]).await;
 }
 
+/// What was wrong once is not told for ever.
+#[tokio::test]
+async fn a_config_that_is_good_again_is_well() {
+    let running = Samekey::start(ROUTE).await;
+    let last = "samekey_config_last_reload_successful";
+    let good = std::fs::read_to_string(running.config()).expect("it is there");
+    for (text, read_well) in [(format!("{good}nonsense: 1\n"), 0.0), (good, 1.0)] {
+        std::fs::write(running.config(), text).expect("written");
+        running.until(last, read_well).await;
+    }
+    let told = doctor(running.path(), "", &["--json"]).await;
+    let told: Value = serde_json::from_str(&told.out).expect("JSON");
+    let mut findings = told["findings"].as_array().expect("a list").iter();
+    assert!(findings.all(|finding| finding["level"] == "fine"), "{told}");
+}
+
 /// An address on loopback where nobody listens.
 fn closed_port() -> std::net::SocketAddr {
     let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -97,16 +97,11 @@ fn admin(config: &Config) -> (Admin, Vec<String>) {
 fn says(address: &str, status: &serde_json::Value) -> Admin {
     let metrics = ask(address, ("GET", "/metrics"), "", METRICS_MAX);
     let metrics = metrics.map(|answer| answer.body).unwrap_or_default();
-    let counted = |result: &str| {
-        let series = format!("samekey_config_reloads_total{{result=\"{result}\"}} ");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
-        line.is_some_and(|count| count.trim() != "0")
-    };
     Admin::Says {
         address: address.to_owned(),
         config: status["config"].as_str().unwrap_or_default().to_owned(),
         draining: status["draining"].as_bool().unwrap_or_default(),
-        reload_failed: counted("failed"),
+        reload_failed: metrics.lines().any(|line| line == RELOAD_FAILED),
     }
 }
 
@@ -197,3 +192,4 @@ fn modes(config: &Config, public: &Path) -> Vec<Mode> {
 
 const STATUS_MAX: u64 = 64 * 1024;
 const METRICS_MAX: u64 = 16 * 1024 * 1024;
+const RELOAD_FAILED: &str = "samekey_config_last_reload_successful 0";

@@ -82,6 +82,8 @@ const CHANGE: u8 = 20;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
+/// More than an encrypted `Finished` of TLS 1.2 takes (RFC 5246, section 6.2.3.2: 96 bytes with
+/// CBC and SHA-384), less than a hello that offers TLS 1.3.
 const HELLO_MIN: usize = 100;
 /// An encrypted alert of TLS 1.3: level, description, the type inside, the tag.
 const ALERT_1_3: usize = 2 + 1 + 16;

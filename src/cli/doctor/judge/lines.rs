@@ -24,7 +24,7 @@ fn word(text: &str) -> String {
 pub(super) fn reads(reader: Option<Language>, name: &str) -> bool {
     const NODE: &[&str] = &["NODE_USE_ENV_PROXY", "NODE_EXTRA_CA_CERTS"];
     const PERL: &[&str] = &["PERL_LWP_ENV_PROXY", "PERL_LWP_SSL_CA_FILE"];
-    let proxies = is_proxy(name) && !NODE.contains(&name) && !PERL.contains(&name);
+    let proxies = leads_here(name) && !NODE.contains(&name) && !PERL.contains(&name);
     match reader {
         None => true,
         Some(Language::Python) => {
@@ -73,7 +73,7 @@ pub(super) fn to_come(facts: &Facts, kind: &Kind) -> Vec<String> {
     let proxy = facts.proxy.as_deref().unwrap_or_default();
     let own: Vec<String> = kind.sdks.iter().flat_map(|sdk| sdk.proxy.clone()).collect();
     let mut fix = amiss(facts, |name| {
-        reads(Some(kind.language), name) && (is_proxy(name) || name == "JAVA_TOOL_OPTIONS")
+        reads(Some(kind.language), name) && (leads_here(name) || name == "JAVA_TOOL_OPTIONS")
     });
     if !own.is_empty() {
         fix.extend(own);
@@ -117,7 +117,7 @@ pub(super) fn to_trust(facts: &Facts, kind: &Kind) -> Vec<String> {
     let file = |name: &str| facts.public.join(name).to_string_lossy().into_owned();
     let bundle = file("bundle.pem");
     let own: Vec<String> = kind.sdks.iter().flat_map(|sdk| sdk.trust.clone()).collect();
-    let mut fix = amiss(facts, |name| reads(Some(kind.language), name) && !is_proxy(name));
+    let mut fix = amiss(facts, |name| reads(Some(kind.language), name) && !leads_here(name));
     if !own.is_empty() {
         fix.extend(own);
         return fix;
@@ -177,8 +177,9 @@ fn amiss(facts: &Facts, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     amiss.map(|variable| export(variable.name, &variable.wanted)).collect()
 }
 
-fn is_proxy(name: &str) -> bool {
-    name.to_ascii_uppercase().ends_with("_PROXY") // and those of Node and Perl
+/// Whether a variable says something of proxies: which, for whom, or that Node and Perl go by them.
+fn leads_here(name: &str) -> bool {
+    name.to_ascii_uppercase().ends_with("_PROXY")
 }
 
 fn docker(facts: &Facts) -> Vec<String> {

@@ -89,7 +89,7 @@ fn admin(facts: &Facts) -> Vec<Finding> {
         found.push(Finding::note(what, vec![format!("samekey doctor --config {config}")]));
     }
     if reload_failed {
-        let what = "a changed config was refused since the start; the one before may be in force";
+        let what = "the config was bad when it was last read; the one before is in force";
         found.push(Finding::note(
             what,
             vec![format!("samekey check{}", lines::config(&facts.config))],

@@ -7,24 +7,27 @@ pub(in crate::cli::doctor) fn is_proxy(name: &str) -> bool {
 
 /// `host:port` of a URL, or of what is written as curl takes it; the port is 80 where none is.
 pub(in crate::cli::doctor) fn authority(value: &str) -> Option<String> {
-    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
-    let rest = rest.split(['/', '?', '#']).next()?;
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let whole = between(value);
+    let host = whole.rsplit_once('@').map_or(whole, |(_, host)| host);
     let uri: http::uri::Authority = host.parse().ok()?;
     Some(format!("{}:{}", uri.host(), uri.port_u16().unwrap_or(80)))
 }
 
 /// The name and password of a URL, as they are written there.
 pub(in crate::cli::doctor) fn user(value: &str) -> Option<&str> {
+    between(value).rsplit_once('@').map(|(user, _)| user).filter(|user| !user.is_empty())
+}
+
+/// What stands between scheme and path: `user:password@host:port`.
+fn between(value: &str) -> &str {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
-    let rest = rest.split(['/', '?', '#']).next()?;
-    rest.rsplit_once('@').map(|(user, _)| user).filter(|user| !user.is_empty())
+    rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }
 
 /// A value as it may be shown: without names and passwords.
 pub(in crate::cli::doctor) fn masked(value: &str) -> String {
-    let at = value.rfind('@').filter(|_| user(value).is_some() || value.contains('@'));
-    let Some(at) = at else { return value.to_owned() };
+    // The last one, wherever it stands: a password may hold what ends a host.
+    let Some(at) = value.rfind('@') else { return value.to_owned() };
     let (before, after) = value.split_at(at);
     let scheme =
         before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));

@@ -161,7 +161,7 @@ fn the_sidecar_is_told_to_be_up_or_what_starts_it() {
     check(
         "reload",
         failed,
-        (Note, "a changed config was refused", "samekey check --config samekey.yaml"),
+        (Note, "the config was bad when it was last read", "samekey check --config samekey.yaml"),
     );
     let withheld = |facts: &mut Facts| facts.withheld = true;
     check("withheld", withheld, (Note, "the program was not run", ""));

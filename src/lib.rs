@@ -18,9 +18,10 @@
 //! | [`upstream`] | sends it, once, and proves what was sent |
 //!
 //! [`exchange`] holds the words that all of them share, [`metrics`] what they count,
-//! [`trace`] what a collector is told of them, [`journal`] what outlives the process, [`config`] what the operator wrote and what it
-//! means, [`admin`] what can be asked from outside, and [`app`] builds, runs, reloads and
-//! drains it all. [`failpoint`] is where tests have it killed.
+//! [`trace`] what a collector is told of them, [`journal`] what outlives the process,
+//! [`config`] what the operator wrote and what it means, [`admin`] what can be asked from
+//! outside, and [`app`] builds, runs, reloads and drains it all. [`failpoint`] is where
+//! tests have it killed.
 //!
 //! # Invariants
 //!

@@ -151,8 +151,9 @@ fn bury(program: Pid) -> Result<Option<WaitStatus>, Stop> {
     }
 }
 
-/// Signals that are the program's, and the one that says that a child ended. An interrupt from the terminal reaches it
-/// without us, and must not end us before it.
+/// Signals that are the program's, and the one that says that a child ended.
+///
+/// An interrupt from the terminal reaches it without us, and must not end us before it.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,

@@ -3,7 +3,8 @@
 //! [`settings`] is what the standard `OTEL_*` variables say. A [`Tracer`] decides of each
 //! exchange whether it is recorded, and what its attempts carry; `spans` makes spans of
 //! what was noted anyway, `queue` has them wait for the SDK's exporter, and `wire` posts
-//! them and notes what is `heard` of it. Without a tracer, `traceparent` and `tracestate` are fields like any other.
+//! them and notes what is `heard` of it. Without a tracer, `traceparent` and `tracestate`
+//! are fields like any other.
 //!
 //! # Invariants
 //!

@@ -12,9 +12,10 @@ use samekey::config::{self, Config, Environment, Faults, Journal};
 use samekey::intercept::Environment as Variables;
 use samekey::listen;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, Interval, interval_at};
 
 use crate::cli::env::{borrowed, own};
-use crate::cli::run::raise_file_limit;
+use crate::cli::run::{exit_at_once, raise_file_limit};
 use crate::cli::{Stop, failed, log, runtime};
 
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitC
         Ok(config)
     };
     let runtime = runtime()?;
-    let status = runtime.block_on(async {
+    let (status, drained) = runtime.block_on(async {
         let app = App::build(config, Arc::new(load), home, set_level).await.map_err(failed)?;
         let url = app.proxy_url();
         let own = own();
@@ -59,13 +60,21 @@ pub(super) fn exec(path: Option<PathBuf>, arguments: &Arguments) -> Result<ExitC
         let mut program = program(&arguments.command)?;
         let name = arguments.command.first().map(|name| name.display().to_string());
         program.envs(variables.variables());
-        let status = supervise(&mut program, &name.unwrap_or_default()).await;
+        let (status, mut signals) = supervise(&mut program, &name.unwrap_or_default()).await?;
         drop(ended);
-        drop(serving.await);
-        status
+        let drained = tokio::select! {
+            _ = serving => true,
+            () = signals.end() => false,
+        };
+        Ok::<_, Stop>((status, drained))
     })?;
+    if !drained {
+        // What is under way is left as it is: the journal has it as begun.
+        drop(folder);
+        exit_at_once(code(status).into());
+    }
     runtime.shutdown_background();
-    Ok(code(status))
+    Ok(ExitCode::from(code(status)))
 }
 
 /// The state directory, so that the next run of the program finds the keys of this one.
@@ -119,8 +128,12 @@ pub(super) fn program(command: &[OsString]) -> Result<Command, Stop> {
 }
 
 /// Runs a program to its end, and buries whoever it leaves to us: as process 1 of a
-/// container, all its orphans. Signals are its own.
-pub(super) async fn supervise(program: &mut Command, name: &str) -> Result<WaitStatus, Stop> {
+/// container, all its orphans. Signals are its own until then; whoever goes on has to heed
+/// those that are handed back, since they end nobody by themselves any more.
+pub(super) async fn supervise(
+    program: &mut Command,
+    name: &str,
+) -> Result<(WaitStatus, Signals), Stop> {
     // Taken before the program starts: a signal that comes in between is not lost.
     let mut signals = Signals::take()?;
     let child = program.spawn();
@@ -132,7 +145,7 @@ pub(super) async fn supervise(program: &mut Command, name: &str) -> Result<WaitS
         if signal != rustix::process::Signal::CHILD {
             pass_on(program, signal);
         } else if let Some(status) = bury(program)? {
-            return Ok(status);
+            return Ok((status, signals));
         }
     }
 }
@@ -152,9 +165,8 @@ fn bury(program: Pid) -> Result<Option<WaitStatus>, Stop> {
 }
 
 /// Signals that are the program's, and the one that says that a child ended.
-///
-/// An interrupt from the terminal reaches it without us, and must not end us before it.
-struct Signals {
+#[derive(Debug)]
+pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
@@ -162,6 +174,8 @@ struct Signals {
     user2: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     child: tokio::signal::unix::Signal,
+    /// For who is started with SIGCHLD blocked, which outlives an exec (signal(7)).
+    look: Interval,
 }
 
 impl Signals {
@@ -175,12 +189,16 @@ impl Signals {
             user2: take(SignalKind::user_defined2())?,
             interrupt: take(SignalKind::interrupt())?,
             child: take(SignalKind::child())?,
+            look: interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY),
         })
     }
 
+    /// Those of a program that ended come before the word of its end: none is left for the
+    /// drain, which it was not meant for.
     async fn next(&mut self) -> rustix::process::Signal {
         use rustix::process::Signal;
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => Signal::TERM,
             _ = self.hangup.recv() => Signal::HUP,
             _ = self.quit.recv() => Signal::QUIT,
@@ -188,9 +206,23 @@ impl Signals {
             _ = self.user2.recv() => Signal::USR2,
             _ = self.interrupt.recv() => Signal::INT,
             _ = self.child.recv() => Signal::CHILD,
+            _ = self.look.tick() => Signal::CHILD,
+        }
+    }
+
+    /// Returns when it is told to end, with the program gone. A hangup says no such thing:
+    /// a terminal that closes sends it twice, by its shell and by itself.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 }
+
+/// A program that nobody told the end of is seen within this.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn pass_on(program: Pid, signal: rustix::process::Signal) {
     use std::io::IsTerminal as _;
@@ -204,8 +236,8 @@ fn pass_on(program: Pid, signal: rustix::process::Signal) {
 }
 
 /// The program's exit code; 128 and the signal where one ended it, as shells say it.
-fn code(status: WaitStatus) -> ExitCode {
+fn code(status: WaitStatus) -> u8 {
     let signal = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(signal);
-    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -87,7 +87,7 @@ fn watch(mut signals: Signals, reloader: Reloader) -> impl Future<Output = ()> {
             }
             match tell.take() {
                 Some(tell) => drop(tell.send(())),
-                None => exit_at_once(),
+                None => exit_at_once(1),
             }
         }
     };
@@ -96,8 +96,8 @@ fn watch(mut signals: Signals, reloader: Reloader) -> impl Future<Output = ()> {
 }
 
 #[expect(clippy::exit, reason = "the second signal asks for just that")]
-fn exit_at_once() {
-    std::process::exit(1);
+pub(super) fn exit_at_once(code: i32) {
+    std::process::exit(code);
 }
 
 /// A proxy needs two descriptors a connection; the usual soft limit is 1024.

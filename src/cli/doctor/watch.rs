@@ -31,7 +31,7 @@ pub(super) fn watch(config: &Config, facts: &Facts, command: &[OsString]) -> Res
         let relay = Relay::start(proxy.clone()).await.map_err(failed)?;
         let mut run = run(command, &proxy, &relay.address().to_string())?;
         let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
-        let status = supervise(&mut run, &name).await?;
+        let (status, _signals) = supervise(&mut run, &name).await?;
         Ok::<_, Stop>((status, relay.talks().await))
     })?;
     runtime.shutdown_timeout(Duration::from_millis(100));

@@ -2,6 +2,7 @@
 
 mod exec;
 mod explain;
+mod signals;
 
 use std::path::Path;
 use std::process::Stdio;

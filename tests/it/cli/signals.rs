@@ -1,0 +1,98 @@
+//! `samekey exec`: its signals, its end, and what must not hold that up.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::provider::Provider;
+use crate::support::program::{command, folder_beside, folder_with, ran, samekey};
+use crate::support::proxy::BINARY;
+
+fn signal(child: &Child, signal: Signal) {
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).expect("it runs");
+    kill_process(Pid::from_raw(id).expect("a process id"), signal).expect("it runs");
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let so = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), so).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+/// A program whose order is on its way, and which ended with 3 without waiting for it.
+async fn drains_after_its_program(provider: &Provider, folder: &std::path::Path) -> Child {
+    let url = provider.ports.http_url("/s/s/v1/jobs");
+    let script = "curl -s --noproxy '' -H 'Samekey-Key: order-1' -d '{}' \"$1\" >curl.out & \
+        echo $$; read line; kill $!; exit 3";
+    let mut child = command(folder, &["exec", "--", "sh", "-c", script, "sh", &url])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let program = lines.next_line().await.expect("text").expect("its id");
+    until("the order is there", || provider.seen("s").len() == 1).await;
+    drop(child.stdin.take());
+    let program = PathBuf::from("/proc").join(program);
+    until("the program is gone", || !program.exists()).await;
+    assert!(child.try_wait().expect("its state").is_none(), "it waits for the order");
+    child
+}
+
+#[tokio::test]
+async fn a_signal_after_the_programs_end_ends_exec_at_once_and_frees_nothing() {
+    for ends in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let provider = Provider::start(crate::provider::Options::default()).await.expect("one");
+        let rest = "routes: [{name: r, match: {hosts: ['*']}, \
+            idempotency: {upstream_dedupes: false}}]\nshutdown: {grace: 60s}";
+        let folder = folder_beside(&provider, rest);
+        let config = folder.path().join("samekey.yaml");
+        let text = std::fs::read_to_string(&config).expect("its config");
+        std::fs::write(&config, text.replace(", journal: memory", "")).expect("written");
+        provider.script("s", "held");
+        let mut child = drains_after_its_program(&provider, folder.path()).await;
+        signal(&child, Signal::HUP);
+        signal(&child, ends);
+        let ended = timeout(Duration::from_secs(10), child.wait()).await;
+        let code = ended.unwrap_or_else(|_| panic!("deaf to {ends:?}")).expect("in order").code();
+        assert_eq!(code, Some(3), "{ends:?}");
+        let listed = samekey(folder.path(), &["ledger", "list"]).await;
+        assert!(listed.out.contains("order-1") || listed.out.contains("/v1/jobs"), "{listed:?}");
+        let url = provider.ports.http_url("/s/s/v1/jobs");
+        let again = "exec curl -sS --noproxy '' -H 'Samekey-Key: order-1' -d '{}' \"$1\"";
+        let again = samekey(folder.path(), &["exec", "--", "sh", "-c", again, "sh", &url]).await;
+        assert!(again.out.contains("outcome-unknown"), "{again:?}");
+        assert_eq!(provider.seen("s").len(), 1, "not sent again");
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_after_the_programs_end_leaves_the_drain_alone() {
+    let provider = Provider::start(crate::provider::Options::default()).await.expect("one");
+    let folder = folder_beside(&provider, "routes: [{name: r, match: {hosts: ['*']}}]");
+    provider.script("s", "held");
+    let mut child = drains_after_its_program(&provider, folder.path()).await;
+    signal(&child, Signal::HUP);
+    provider.release();
+    let ended = timeout(Duration::from_secs(20), child.wait()).await.expect("it ends");
+    assert_eq!((ended.expect("in order").code(), provider.effects("s")), (Some(3), 1));
+}
+
+#[tokio::test]
+async fn exec_sees_the_end_of_its_program_with_sigchld_blocked() {
+    let folder = folder_with("state: {journal: memory}\n");
+    let mut run = Command::new("env");
+    run.args(["--block-signal=CHLD", BINARY, "exec", "--", "sh", "-c", "exit 4"]);
+    run.current_dir(folder.path()).kill_on_drop(true);
+    let ran = timeout(Duration::from_secs(20), ran(&mut run)).await.expect("it ends");
+    assert_eq!(ran.code, Some(4), "{}", ran.err);
+}

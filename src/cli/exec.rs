@@ -225,9 +225,7 @@ impl Signals {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn pass_on(program: Pid, signal: rustix::process::Signal) {
-    use std::io::IsTerminal as _;
-    // The terminal sends an interrupt to the whole group, the program included.
-    if signal == rustix::process::Signal::INT && std::io::stdin().is_terminal() {
+    if is_the_terminals(signal, foreground(), rustix::process::getpgrp()) {
         return;
     }
     if let Err(error) = rustix::process::kill_process(program, signal) {
@@ -235,9 +233,44 @@ fn pass_on(program: Pid, signal: rustix::process::Signal) {
     }
 }
 
+/// Whether the terminal has sent a signal to the program already: its keys do so to all of
+/// its foreground group (termios(3), `VINTR` and `VQUIT`), which is ours and the program's.
+/// A `kill` of this process alone looks the same there, and is the rarer one; a program that
+/// took the foreground for a group of its own gets it passed on.
+fn is_the_terminals(signal: rustix::process::Signal, foreground: Option<Pid>, own: Pid) -> bool {
+    use rustix::process::Signal;
+    [Signal::INT, Signal::QUIT].contains(&signal) && foreground == Some(own)
+}
+
+/// The foreground group of the terminal that this process belongs to, whatever its standard
+/// input is; none where there is no terminal.
+fn foreground() -> Option<Pid> {
+    rustix::termios::tcgetpgrp(std::fs::File::open("/dev/tty").ok()?).ok()
+}
+
 /// The program's exit code; 128 and the signal where one ended it, as shells say it.
 fn code(status: WaitStatus) -> u8 {
     let signal = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(signal);
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::Signal;
+
+    use super::*;
+
+    #[test]
+    fn only_keys_of_our_terminal_are_left_to_it() {
+        let [own, other] = [7, 8].map(|id| Pid::from_raw(id).unwrap());
+        for signal in [Signal::INT, Signal::QUIT] {
+            assert!(is_the_terminals(signal, Some(own), own), "{signal:?}");
+            assert!(!is_the_terminals(signal, Some(other), own), "{signal:?}: in the background");
+            assert!(!is_the_terminals(signal, None, own), "{signal:?}: no terminal");
+        }
+        for signal in [Signal::TERM, Signal::HUP, Signal::USR1, Signal::USR2] {
+            assert!(!is_the_terminals(signal, Some(own), own), "{signal:?}");
+        }
+    }
 }

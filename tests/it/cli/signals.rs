@@ -96,3 +96,46 @@ async fn exec_sees_the_end_of_its_program_with_sigchld_blocked() {
     let ran = timeout(Duration::from_secs(20), ran(&mut run)).await.expect("it ends");
     assert_eq!(ran.code, Some(4), "{}", ran.err);
 }
+
+/// Runs `exec` in a terminal of its own, presses a key, and says how often that was heard.
+async fn pressed(key: &[u8], before: &str, redirect: &str) -> String {
+    let folder = folder_with("state: {journal: memory}\n");
+    // What comes as two at once is one to a handler; a blocked one can be taken twice.
+    let heard = "import signal,time; all=[signal.SIGINT,signal.SIGQUIT]; \
+        signal.pthread_sigmask(signal.SIG_BLOCK,all); print('UP',flush=True); n=0; \
+        end=time.time()+20\nwhile time.time()<end:\n \
+        got=signal.sigtimedwait(all,1 if n else 20)\n \
+        if not got: break\n n+=1\nprint(f'HEARD {n}.',flush=True)";
+    std::fs::write(folder.path().join("heard.py"), heard).expect("written");
+    // The shell leads the terminal's session: it must outlive the key.
+    let line = format!("trap : INT QUIT; {before}{BINARY} exec -- python3 heard.py{redirect}");
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(folder.path()).kill_on_drop(true);
+    let mut script =
+        script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script(1)");
+    let mut keys = script.stdin.take().expect("it is piped");
+    let mut lines = BufReader::new(script.stdout.take().expect("it is piped")).lines();
+    let told = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            if line.contains("UP") {
+                tokio::io::AsyncWriteExt::write_all(&mut keys, key).await.expect("it reads");
+            } else if let Some((_, heard)) = line.split_once("HEARD ") {
+                return heard.trim().to_owned();
+            }
+        }
+        String::new()
+    };
+    timeout(Duration::from_secs(40), told).await.expect("it ends")
+}
+
+#[tokio::test]
+async fn a_key_of_the_terminal_reaches_the_program_once() {
+    let (interrupt, quit) = (&b"\x03"[..], &b"\x1c"[..]);
+    let all = tokio::join!(
+        pressed(interrupt, "", ""),
+        pressed(quit, "", ""),
+        pressed(interrupt, "", " </dev/null"),
+        pressed(interrupt, "sleep 3 | ", ""),
+    );
+    assert_eq!(all, ("1.".into(), "1.".into(), "1.".into(), "1.".into()));
+}

@@ -236,7 +236,7 @@ impl App {
             core.background.spawn(listener.run(core.house.clone()));
         }
         let until = ending::follow(&core, told).await;
-        traces::close(core.tracer.as_ref(), until).await;
+        traces::close(core.tracer.as_ref(), until, core.config.load().traces.at_end).await;
         ending::close(&closing, admin).await;
     }
 }

@@ -51,11 +51,10 @@ fn built(
 
 /// Exports what waits, in what is left of the grace: a second at least, since whoever used
 /// it up is what one wants to know of, and no longer than a collector that is there takes.
-pub(super) async fn close(tracer: Option<&Tracer>, until: Instant) {
+pub(super) async fn close(tracer: Option<&Tracer>, until: Instant, at_most: Duration) {
     let Some(tracer) = tracer else { return };
     let left = until.saturating_duration_since(Instant::now());
-    tracer.close(left.clamp(AT_LEAST, AT_MOST)).await;
+    tracer.close(left.max(AT_LEAST).min(at_most)).await;
 }
 
 const AT_LEAST: Duration = Duration::from_secs(1);
-const AT_MOST: Duration = Duration::from_secs(5);

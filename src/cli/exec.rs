@@ -115,6 +115,8 @@ fn for_one_program(config: &mut Config, environment: &Environment, public: PathB
     "127.0.0.1:0".clone_into(&mut config.admin.address);
     // It ends after its program: nobody is left to send a request.
     config.shutdown_delay = Duration::ZERO;
+    // Whoever typed the command waits; a collector that is away must not be felt.
+    config.traces.at_end = Duration::from_secs(1);
     config.state.public = public;
 }
 

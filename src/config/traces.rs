@@ -18,12 +18,20 @@ use crate::trace::Settings;
 use crate::trace::settings::{Compression, Parent, Propagation, Queue, Root, Sampler};
 
 /// What the standard variables say.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Traces {
     /// How spans are exported, where they are.
     pub settings: Option<Settings>,
     /// What is wrong with a variable, or not supported; each names it.
     pub warnings: Vec<String>,
+    /// How long the end may wait for a collector.
+    pub at_end: Duration,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { settings: None, warnings: Vec::new(), at_end: Duration::from_secs(5) }
+    }
 }
 
 /// The variables that are set, by their names.
@@ -36,7 +44,7 @@ pub(super) fn read(variables: &Variables) -> Traces {
     // Who exports nothing need not hear of what is wrong with how.
     let wanted = settings.is_some() || reading.is_wanted_in_vain();
     let warnings = if wanted { reading.warnings } else { Vec::new() };
-    Traces { settings, warnings }
+    Traces { settings, warnings, ..Traces::default() }
 }
 
 struct Reading<'a> {

@@ -20,7 +20,7 @@ fn of(variables: &[(&'static str, &str)]) -> Traces {
 fn settings(variables: &[(&'static str, &str)]) -> Settings {
     let mut all = vec![ENDPOINT];
     all.extend_from_slice(variables);
-    let Traces { settings, warnings } = of(&all);
+    let Traces { settings, warnings, .. } = of(&all);
     assert_eq!(warnings, Vec::<String>::new(), "{variables:?}");
     settings.unwrap_or_else(|| panic!("nothing is exported: {variables:?}"))
 }

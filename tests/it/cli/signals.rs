@@ -97,6 +97,23 @@ async fn exec_sees_the_end_of_its_program_with_sigchld_blocked() {
     assert_eq!(ran.code, Some(4), "{}", ran.err);
 }
 
+#[tokio::test]
+async fn a_collector_that_does_not_answer_is_hardly_felt() {
+    let provider = Provider::start(crate::provider::Options::default()).await.expect("one");
+    let folder = folder_beside(&provider, "routes: [{name: r, match: {hosts: ['*']}}]");
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let collector = format!("http://{}", silent.local_addr().expect("an address"));
+    let url = provider.ports.http_url("/s/s/v1/jobs");
+    let script = "curl -sS --noproxy '' -d '{}' -o curl.out \"$1\"; date +%s%N";
+    let mut run = command(folder.path(), &["exec", "--", "sh", "-c", script, "sh", &url]);
+    let ran = ran(run.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)).await;
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a time").as_nanos();
+    let took = now - ran.out.trim().parse::<u128>().expect("nanoseconds");
+    assert!(ran.err.contains("spans were not exported"), "{ran:?}");
+    assert!((900..3_000).contains(&(took / 1_000_000)), "{took} ns");
+}
+
 /// Runs `exec` in a terminal of its own, presses a key, and says how often that was heard.
 async fn pressed(key: &[u8], before: &str, redirect: &str) -> String {
     let folder = folder_with("state: {journal: memory}\n");

@@ -1,7 +1,7 @@
 //! A YAML value that keeps its order, and what was written where that could mean two things.
 
 /// A value of a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Node {
     /// Text, by YAML 1.1 and 1.2 alike.
     Text(String),

@@ -1,5 +1,7 @@
 //! Puts the sidecar into the pod of one object.
 
+use std::path::Path;
+
 use crate::cli::inject::node::Node;
 use crate::cli::inject::sidecar::{LABEL, PORTS, Place, Sidecar};
 use crate::cli::inject::variables::settle;
@@ -109,6 +111,7 @@ fn into_pod(pod: &mut Node, at: &str, sidecar: &Sidecar, told: &mut Told) {
             continue;
         }
         ports_are_free(container, &at, told);
+        mount_is_free(container, &at, &sidecar.mount, told);
         settle(container, &at, told);
         upsert(container, "volumeMounts", Front::No, &sidecar.mount);
     }
@@ -191,6 +194,23 @@ fn ports_are_free(container: &Node, at: &str, told: &mut Told) {
             told.fault(
                 &join(at, &format!("ports[{n}].containerPort")),
                 &format!("{number} is samekey's in this pod"),
+            );
+        }
+    }
+}
+
+/// Where certificates are put, nothing else can be: Kubernetes refuses two mounts of a path,
+/// and one further down would hide them.
+fn mount_is_free(container: &Node, at: &str, ours: &Node, told: &mut Told) {
+    let (Some(path), own) = (ours.text_of("mountPath"), ours.text_of("name")) else { return };
+    let mounts = container.get("volumeMounts").map(Node::items).unwrap_or_default();
+    for (n, mount) in mounts.iter().enumerate().filter(|(_, mount)| mount.text_of("name") != own) {
+        let Some(theirs) = mount.text_of("mountPath") else { continue };
+        if Path::new(theirs).starts_with(path) {
+            let name = container.text_of("name").unwrap_or_default();
+            told.fault(
+                &join(at, &format!("volumeMounts[{n}].mountPath")),
+                &format!("{theirs} is samekey's in the container `{name}`: mount it elsewhere"),
             );
         }
     }

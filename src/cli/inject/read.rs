@@ -1,6 +1,6 @@
 //! From YAML to a [`Node`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 
@@ -32,7 +32,8 @@ pub(super) struct Fault {
 pub(super) fn read(text: &str) -> Result<Read, Fault> {
     let options = granit_parser::options! { emit_comments: false };
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut reader = Reader { parser, anchors: HashMap::new(), nodes: 0, line: 1, lossy: None };
+    let mut reader =
+        Reader { parser, anchors: HashMap::new(), size: 0, kept: 0, line: 1, lossy: None };
     let mut first = None;
     while let Some(event) = reader.next()? {
         match event {
@@ -50,9 +51,12 @@ pub(super) fn read(text: &str) -> Result<Read, Fault> {
 
 struct Reader<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
-    /// What anchors stand for, and how many nodes that is.
+    /// What anchors stand for, and how large that is.
     anchors: HashMap<usize, (Node, usize)>,
-    nodes: usize,
+    /// Of all that was read: the bytes of its scalars, and [`NODE_SIZE`] a node.
+    size: usize,
+    /// Of what anchors stand for, which is kept beside that.
+    kept: usize,
     line: usize,
     lossy: Option<Fault>,
 }
@@ -83,10 +87,11 @@ impl<'a> Reader<'a> {
 
     /// The node that this event begins.
     fn node(&mut self, event: Event<'a>) -> Result<Node, Fault> {
-        let before = self.nodes;
-        self.nodes += 1;
+        let before = self.size;
+        self.grows(NODE_SIZE)?;
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
+                self.grows(text.len())?;
                 (self.scalar(&text, style, tag.as_deref()), anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -100,25 +105,36 @@ impl<'a> Reader<'a> {
             Event::Alias(anchor) => return self.alias(anchor),
             _ => return self.fault("not YAML that can be read"),
         };
-        if self.nodes > NODES_MAX {
-            return self.fault("more than a manifest can hold");
-        }
         if anchor > 0 {
-            self.anchors.insert(anchor, (node.clone(), self.nodes - before));
+            let size = self.size - before;
+            self.kept = self.kept.saturating_add(size);
+            self.fits()?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
     }
 
-    /// Counted in full, so that aliases of aliases cannot grow without end.
+    /// Counted in full, so that aliases cannot grow without end.
     fn alias(&mut self, anchor: usize) -> Result<Node, Fault> {
-        let Some((node, nodes)) = self.anchors.get(&anchor) else {
+        let Some((node, size)) = self.anchors.get(&anchor) else {
             return self.fault("an alias of what it stands in");
         };
-        self.nodes += nodes;
-        if self.nodes > NODES_MAX {
-            return self.fault("more than a manifest can hold");
-        }
+        self.size = self.size.saturating_add(*size);
+        self.fits()?;
         Ok(node.clone())
+    }
+
+    fn grows(&mut self, size: usize) -> Result<(), Fault> {
+        self.size = self.size.saturating_add(size);
+        self.fits()
+    }
+
+    fn fits(&self) -> Result<(), Fault> {
+        if self.size.saturating_add(self.kept) <= SIZE_MAX {
+            return Ok(());
+        }
+        let most = SIZE_MAX >> 20;
+        self.fault(&format!("more than {most} MiB, with its aliases written out"))
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Node {
@@ -152,6 +168,7 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self) -> Result<Node, Fault> {
         let (mut entries, mut merged) = (Vec::<(Node, Node)>::new(), Vec::new());
+        let mut keys = HashSet::new();
         loop {
             let key = match self.next()? {
                 None => return self.fault("a map without an end"),
@@ -161,42 +178,48 @@ impl<'a> Reader<'a> {
             if !matches!(key, Node::Text(_) | Node::Plain(_)) {
                 return self.fault("a key that is no scalar");
             }
-            if entries.iter().any(|(own, _)| *own == key) {
+            // YAML 1.1, merge key type: Kubernetes' own tools read it. It may stand there twice.
+            let is_merge = matches!(&key, Node::Plain(sign) if sign == "<<");
+            if !is_merge && !keys.insert(key.clone()) {
                 return self.fault("a key that is given twice");
             }
             let Some(event) = self.next()? else { return self.fault("a key without a value") };
             let value = self.node(event)?;
-            match key {
-                // YAML 1.1, merge key type: Kubernetes' own tools read it.
-                Node::Plain(sign) if sign == "<<" => merged.push(value),
-                key => entries.push((key, value)),
+            if is_merge {
+                merged.push(value);
+            } else {
+                entries.push((key, value));
             }
         }
         for value in merged {
-            self.merge(&mut entries, value)?;
+            self.merge(&mut entries, &mut keys, value)?;
         }
         Ok(Node::Map(entries))
     }
 
     /// Lays merged maps under what is written; the first of several wins.
-    fn merge(&self, entries: &mut Vec<(Node, Node)>, value: Node) -> Result<(), Fault> {
+    fn merge(
+        &self,
+        entries: &mut Vec<(Node, Node)>,
+        keys: &mut HashSet<Node>,
+        value: Node,
+    ) -> Result<(), Fault> {
         match value {
             Node::Map(more) => {
-                for (key, node) in more {
-                    if !entries.iter().any(|(own, _)| *own == key) {
-                        entries.push((key, node));
-                    }
-                }
+                entries.extend(more.into_iter().filter(|(key, _)| keys.insert(key.clone())));
                 Ok(())
             }
-            Node::List(maps) => maps.into_iter().try_for_each(|map| self.merge(entries, map)),
+            Node::List(maps) => maps.into_iter().try_for_each(|map| self.merge(entries, keys, map)),
             Node::Text(_) | Node::Plain(_) => self.fault("`<<` merges maps alone"),
         }
     }
 }
 
-/// etcd holds objects of up to 1.5 MiB, which is less than a tenth of this.
-const NODES_MAX: usize = 1_000_000;
+/// What a document may come to: etcd holds objects of up to 1.5 MiB.
+const SIZE_MAX: usize = 128 << 20;
+
+/// What a node takes in memory beside its text, and then some.
+const NODE_SIZE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -256,7 +279,43 @@ mod tests {
             let before = format!("*a{},", n - 1).repeat(10);
             text.extend([format!("a{n}: &a{n} [{before}]\n")]);
         }
-        assert!(read(&text).unwrap_err().what.contains("more than a manifest"));
+        assert!(read(&text).unwrap_err().what.contains("more than 128 MiB"));
+    }
+
+    #[test]
+    fn a_document_may_come_to_so_much_and_no_more() {
+        // A map, three keys, a list, two scalars, and the one that is anchored once more.
+        let fixed = 8 * NODE_SIZE + "abc".len();
+        let text = |length: usize, aliases: usize| {
+            format!("a: &x {}\nb: [{}]\n", "x".repeat(length), "*x,".repeat(aliases))
+        };
+        let (length, aliases) = (1 << 20, 120);
+        let one = length + 2 * NODE_SIZE;
+        let rest = SIZE_MAX - fixed - 2 * length - aliases * one;
+        for (more, fits) in [(0, true), (1, false)] {
+            let filled = format!("{}c: {}", text(length, aliases), "y".repeat(rest + more));
+            assert_eq!(read(&filled).is_ok(), fits, "{more}");
+        }
+        let fault = read(&text(length, 20_000)).unwrap_err();
+        assert!(fault.what.contains("more than 128 MiB, with its aliases"), "{fault:?}");
+    }
+
+    #[test]
+    fn as_many_keys_as_a_file_holds_are_told_apart() {
+        let lines = |indent: &str| {
+            let mut all = String::new();
+            for n in 0..60_000 {
+                all.extend([indent, "k", &n.to_string(), ": 1\n"]);
+            }
+            all
+        };
+        let started = tokio::time::Instant::now();
+        let twice = format!("{}k59999: 2\n", lines(""));
+        assert!(read(&twice).unwrap_err().what.contains("given twice"));
+        let merged = node(&format!("base: &b\n{}own: {{<<: *b}}", lines("  ")));
+        let Some(Node::Map(entries)) = merged.get("own") else { panic!("no map") };
+        assert_eq!(entries.len(), 60_000);
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 
     #[test]

@@ -177,6 +177,14 @@ fn what_is_wrong_is_told_with_its_document_and_place() {
             "spec.containers[0].ports[0].containerPort: 17090 is samekey's",
         ),
         (
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a}, {name: b, volumeMounts: [{name: v, mountPath: /run/samekey/}]}]}",
+            "f.yaml: document 1: spec.containers[1].volumeMounts[0].mountPath: /run/samekey/ is samekey's in the container `b`",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: b, volumeMounts: [{name: v, mountPath: /run/samekey/public}]}]}",
+            "volumeMounts[0].mountPath: /run/samekey/public is samekey's",
+        ),
+        (
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, env: [{name: HTTPS_PROXY, value: x}]}]}",
             "spec.containers[0]: HTTPS_PROXY is set already, to another proxy",
         ),
@@ -190,6 +198,14 @@ fn what_is_wrong_is_told_with_its_document_and_place() {
             told.faults.iter().any(|fault| fault.contains(wanted)),
             "{text}: {told:?}\n{written}"
         );
+    }
+}
+
+#[test]
+fn another_mount_beside_ours_is_none_of_our_business() {
+    for path in ["/run/samekeys", "/run", "/var/run/samekey", "/"] {
+        let mounts = format!("volumeMounts: [{{name: v, mountPath: {path}}}]");
+        silently(&DEPLOYMENT.replace("image: orders:1", &format!("image: orders:1, {mounts}")));
     }
 }
 

@@ -34,6 +34,9 @@ fn settle_one(there: &mut Node, name: &str, ours: &str, tell: &mut dyn FnMut(Not
         Kind::Java => behind(&own, ours),
         Kind::Proxy | Kind::Other => own.clone(),
     };
+    if kind == Kind::Direct && own.split(',').any(|host| host.trim() == "*") {
+        tell(Note::Past);
+    }
     if meant != own {
         there.set("value", Node::Text(meant));
     } else if matches!(kind, Kind::Proxy | Kind::Other) && own != ours {
@@ -59,6 +62,8 @@ enum Kind {
 enum Note {
     Fault,
     Stays,
+    /// All hosts are exceptions.
+    Past,
 }
 
 impl Kind {
@@ -83,6 +88,12 @@ impl Note {
                 at,
                 &format!(
                     "{name} is set already, to another proxy: remove it, or leave this workload out"
+                ),
+            ),
+            Self::Past => told.warn(
+                at,
+                &format!(
+                    "{name} holds `*` and stays: what the application sends goes past samekey"
                 ),
             ),
             Self::Stays => told.warn(
@@ -191,6 +202,23 @@ mod tests {
         assert_eq!(told.warnings.len(), 1);
         assert!(told.warnings[0].contains("here: SSL_CERT_FILE is set already"), "{told:?}");
         assert!(told.faults.is_empty());
+    }
+
+    #[test]
+    fn an_exception_of_all_hosts_stays_with_a_warning() {
+        for (own, warnings) in
+            [("*", 1), ("a, *", 1), ("*,localhost", 1), ("*.corp.example", 0), ("", 0)]
+        {
+            let (container, told) = settled(&format!("[{{name: no_proxy, value: '{own}'}}]"));
+            assert!(
+                value(&container, "no_proxy").starts_with(&own.replace(' ', "")),
+                "{container:?}"
+            );
+            assert_eq!(told.warnings.len(), warnings, "{own}: {told:?}");
+            let wanted = "here: no_proxy holds `*` and stays";
+            assert!(told.warnings.iter().all(|it| it.starts_with(wanted)), "{told:?}");
+            assert!(told.faults.is_empty(), "{told:?}");
+        }
     }
 
     #[test]

@@ -137,6 +137,9 @@ impl<W: Words, T: Leaf> Leaf for WordOr<W, T> {
 
 /// What text can mean.
 pub(super) trait Parse: Sized {
+    /// Whether somebody may write a secret here by mistake: a fault does not repeat it then.
+    const IS_PRIVATE: bool = false;
+
     /// Reads a text; else says what it must be.
     fn parse(text: &str) -> Result<Self, String>;
 }
@@ -151,6 +154,8 @@ pub(super) struct Parsed<T> {
 }
 
 impl<T: Parse> Leaf for Parsed<T> {
+    const IS_PRIVATE: bool = T::IS_PRIVATE;
+
     fn leaf(value: &Value) -> Result<Self, String> {
         let Value::Text(text) = value else { return Err("must be text".to_owned()) };
         T::parse(text).map(|meant| Self { text: text.clone(), meant })

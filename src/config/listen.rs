@@ -100,6 +100,9 @@ block! {
 pub(super) struct User;
 
 impl Parse for User {
+    // `NAME:PASSWORD`, as curl takes it.
+    const IS_PRIVATE: bool = true;
+
     fn parse(text: &str) -> Result<Self, String> {
         let named =
             !text.is_empty() && !text.contains([':', '\0']) && !text.contains(char::is_control);
@@ -121,7 +124,9 @@ impl Written for Auth {
             Value::Map(_) => UserBlock::fresh(node, at, reading).map(Self::Basic),
             other => {
                 let wish = "must be null, `open` or {user: NAME, password_file: FILE}";
-                reading.fault(at, format!("{wish} (got {})", other.shown()));
+                let got = || format!("{wish} (got {})", other.shown());
+                let may_be_secret = matches!(other, Value::Text(text) if text.contains(':'));
+                reading.fault(at, if may_be_secret { wish.to_owned() } else { got() });
                 None
             }
         }
@@ -139,7 +144,7 @@ impl Auth {
                 Self::Basic(UserBlock { user, password_file: Some(PathBuf::from(file)) })
             }
             _ => {
-                reading.fault(variable, "must be `open` or NAME:PASSWORD_FILE");
+                reading.fault(variable, WANTED_AUTH);
                 return;
             }
         };
@@ -159,6 +164,11 @@ impl Auth {
         };
         match password(file) {
             Ok(password) => Some(listen::Auth::Basic { user: block.user.clone()?.text, password }),
+            // It may be the password itself that stands there.
+            Err(wish) if at == AUTH => {
+                reading.fault(at, format!("{WANTED_AUTH}: that file {wish}"));
+                None
+            }
             Err(wish) => {
                 reading.fault(&join(at, "password_file"), format!("{}: {wish}", file.display()));
                 None
@@ -166,6 +176,9 @@ impl Auth {
         }
     }
 }
+
+/// What `SAMEKEY_AUTH` says.
+const WANTED_AUTH: &str = "must be `open` or NAME:PASSWORD_FILE";
 
 /// The one line that a file with a secret holds.
 pub(super) fn password(file: &Path) -> Result<String, String> {

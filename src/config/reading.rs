@@ -191,6 +191,9 @@ pub(super) trait Written: Sized {
 
 /// A value that has no keys of its own to blame.
 pub(super) trait Leaf: Sized {
+    /// Whether somebody may write a secret here by mistake: a fault does not repeat it then.
+    const IS_PRIVATE: bool = false;
+
     /// Reads a value; else says what it must be.
     fn leaf(value: &Value) -> Result<Self, String>;
 }
@@ -200,7 +203,8 @@ impl<T: Leaf> Written for T {
         match T::leaf(&node.value) {
             Ok(leaf) => Some(leaf),
             Err(wish) => {
-                reading.fault(at, format!("{wish} (got {})", node.value.shown()));
+                let got = || format!("{wish} (got {})", node.value.shown());
+                reading.fault(at, if T::IS_PRIVATE { wish } else { got() });
                 None
             }
         }

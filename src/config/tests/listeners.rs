@@ -34,9 +34,13 @@ fn what_others_can_reach_asks_who_they_are() {
             ],
         ),
         (
+            "listeners: [{auth: 'bob:hunter2'}]",
+            &["1: listeners[0].auth: must be null, `open` or {user: NAME, password_file: FILE}"],
+        ),
+        (
             "listeners: [{auth: {user: \"a:b\"}}]",
             &[
-                "1: listeners[0].auth.user: must be a name without a colon (got `a:b`)",
+                "1: listeners[0].auth.user: must be a name without a colon",
                 "1: listeners[0].auth.password_file: must be given with `user`",
             ],
         ),

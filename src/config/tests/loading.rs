@@ -86,9 +86,16 @@ fn a_variable_says_who_may_use_the_first_listener() {
         let wanted = "SAMEKEY_AUTH: must be `open` or NAME:PASSWORD_FILE";
         assert_eq!(faults(text, &env(auth)), [wanted], "{auth}");
     }
-    let missing =
-        "SAMEKEY_AUTH.password_file: /none: cannot be read: No such file or directory (os error 2)";
-    assert_eq!(faults(text, &env("ann:/none")), [missing]);
+    // A password in place of its file is not repeated.
+    for auth in ["ann:/none", "bob:hunter2"] {
+        let missing = "SAMEKEY_AUTH: must be `open` or NAME:PASSWORD_FILE: that file cannot be \
+            read: No such file or directory (os error 2)";
+        assert_eq!(faults(text, &env(auth)), [missing], "{auth}");
+    }
+    let long = dir.path().join("long");
+    fs::write(&long, "x".repeat(5000)).expect("written");
+    let found = faults(text, &env(&format!("ann:{}", long.display())));
+    assert!(found[0].starts_with("SAMEKEY_AUTH: must be ") && found[0].contains("is longer than"));
 }
 
 #[test]

@@ -77,6 +77,10 @@ fn what_is_wrong_with_a_proxy_is_told_and_no_password_with_it() {
             ],
         ),
         (
+            "upstream: {proxy: {url: 'http://a:1', user: 'ann:hunter2', password_file: none}}",
+            &["1: upstream.proxy.user: must be a name without a colon"],
+        ),
+        (
             "upstream: {proxy: {url: 'http://a:1', password_file: none}}",
             &["1: upstream.proxy.user: must be given with `password_file`"],
         ),

@@ -24,14 +24,21 @@ fn between(value: &str) -> &str {
     rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }
 
-/// A value as it may be shown: without names and passwords.
+/// A value as it may be shown: where it points, without names and passwords, paths and
+/// queries. Where an `@` stands behind that, a password may hold what ends an authority
+/// (RFC 3986, section 3.2), and nothing is certain enough to be shown.
 pub(in crate::cli::doctor) fn masked(value: &str) -> String {
-    // The last one, wherever it stands: a password may hold what ends a host.
-    let Some(at) = value.rfind('@') else { return value.to_owned() };
-    let (before, after) = value.split_at(at);
-    let scheme =
-        before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
-    format!("{scheme}***{after}")
+    let is_scheme = |text: &str| text.chars().all(|sign| sign.is_ascii_alphanumeric());
+    let (scheme, rest) = match value.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+        _ => (String::new(), value),
+    };
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        _ if behind.contains('@') => format!("{scheme}***"),
+        Some((_, host)) => format!("{scheme}***@{host}"),
+        None => format!("{scheme}{authority}"),
+    }
 }
 
 /// Whether two addresses are one: this machine goes by several names.
@@ -132,10 +139,18 @@ mod tests {
     fn no_password_is_shown() {
         for (value, wanted) in [
             ("http://u:hush@h:1", "http://***@h:1"),
-            ("http://u:hu@sh@h:1/x", "http://***@h:1/x"),
+            ("http://u:hu@sh@h:1/x", "http://***@h:1"),
+            ("http://u:p@h:1/?x=hush", "http://***@h:1"),
+            ("http://h:1?x=hush", "http://h:1"),
+            ("http://h:1/hush#hush", "http://h:1"),
+            ("http://h:1/?x=a@hush", "http://***"),
             ("u:hush@h:1", "***@h:1"),
-            ("http://u:hu/sh@h:1", "http://***@h:1"),
+            ("u:hush@h://x", "***@h:"),
+            ("http://u:hu/sh@h:1", "http://***"),
+            ("http://u:hu@sh/hush@h:1", "http://***"),
+            ("socks5://h:1", "socks5://h:1"),
             ("http://h:1", "http://h:1"),
+            ("", ""),
         ] {
             assert_eq!(masked(value), wanted);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -126,7 +127,7 @@ fn user_for(address: &str) -> Option<String> {
 }
 
 fn ca_of(public: &Path) -> Vec<u8> {
-    fs::read(public.join("ca.pem")).unwrap_or_default()
+    content(&public.join("ca.pem")).unwrap_or_default()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this shell's variables are what is looked at")]
@@ -157,10 +158,25 @@ fn elsewhere(variables: &[Variable], proxy: Option<&str>) -> Option<String> {
 }
 
 fn pem(file: &Path) -> Pem {
-    match fs::read(file) {
+    match content(file) {
         Ok(bytes) => Pem::Holds(shown(&bytes)),
         Err(error) => Pem::Unreadable(error.to_string()),
     }
+}
+
+/// What a file of certificates holds. A variable may name anything: a FIFO, whose reader waits
+/// for ever, or a device without an end.
+fn content(file: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(file)?.take(PEM_MAX + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > PEM_MAX) {
+        let most = PEM_MAX >> 20;
+        return Err(io::Error::other(format!("larger than {most} MiB")));
+    }
+    Ok(bytes)
 }
 
 /// What programs of other users cannot read, and what they must not.
@@ -193,3 +209,34 @@ fn modes(config: &Config, public: &Path) -> Vec<Mode> {
 const STATUS_MAX: u64 = 64 * 1024;
 const METRICS_MAX: u64 = 16 * 1024 * 1024;
 const RELOAD_FAILED: &str = "samekey_config_last_reload_successful 0";
+
+/// Thirty times what a system's roots take.
+const PEM_MAX: u64 = 8 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode as Bits, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_ends_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        mknodat(CWD, path("fifo"), FileType::Fifo, Bits::RUSR | Bits::WUSR, 0).unwrap();
+        std::os::unix::fs::symlink(path("fifo"), path("link")).unwrap();
+        for named in [path("fifo"), path("link"), folder.path().to_owned(), "/dev/zero".into()] {
+            let (tell, told) = std::sync::mpsc::channel();
+            let of = named.clone();
+            std::thread::spawn(move || tell.send(content(&of).unwrap_err().to_string()));
+            let told = told.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+            assert_eq!(told, "not a regular file", "{named:?}");
+        }
+        let most = usize::try_from(PEM_MAX).unwrap();
+        for (length, fits) in [(0, true), (most, true), (most + 1, false)] {
+            fs::write(path("file"), vec![b'x'; length]).unwrap();
+            assert_eq!(content(&path("file")).is_ok(), fits, "{length}");
+        }
+        assert!(content(&path("none")).unwrap_err().to_string().starts_with("No such file"));
+    }
+}

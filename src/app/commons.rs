@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{Home, StartFault, ledger, shared, state};
@@ -65,6 +66,7 @@ pub(super) async fn build(
         names: Arc::new(Names::new(instance(&seed), SystemTime::now()).after(newest)),
         chance: Chance::new(seed),
         tasks: means.tasks.clone(),
+        cut: CancellationToken::new(),
         room: Room::new(home.spill_dir(), state.held_memory, state.held_disk),
         metrics: means.metrics.clone(),
         running: Running::default(),

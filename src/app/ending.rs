@@ -29,6 +29,10 @@ pub(super) async fn follow(core: &Arc<Core>, told: impl Future<Output = ()>) -> 
     let until = Instant::now() + grace;
     if timeout(grace, core.house.tasks.wait()).await.is_err() {
         tracing::warn!("exchanges were cut: shutdown.grace is over");
+        core.house.cut.cancel();
+        // What was never sent is free at the next start, and not unknown: the journal has to
+        // hear of it while it is open.
+        drop(timeout(SETTLING, core.house.tasks.wait()).await);
     }
     core.commons.store.close().await;
     until
@@ -41,5 +45,7 @@ pub(super) async fn close(closing: &CancellationToken, admin: JoinHandle<()>) {
     drop(timeout(LAST_WORDS, admin).await);
 }
 
+/// A claim of which nothing was sent is settled in less; what was sent is not waited for longer.
+const SETTLING: Duration = Duration::from_secs(1);
 /// An answer is out in less.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -166,6 +166,7 @@ impl App {
             dialer,
             tasks,
             draining,
+            cut: commons.cut.clone(),
             metrics: metrics.clone(),
         };
         let listeners = bind(&config).await?;

@@ -212,6 +212,18 @@ pub struct Notes {
     pub diary: Option<Diary>,
     /// How many of the attempts are written there.
     pub written: usize,
+    /// Whether an attempt is on a connection, and not yet among the attempts.
+    pub attempting: Attempting,
+}
+
+/// Whether there may be more than what the attempts say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attempting {
+    /// No: nothing is on a connection.
+    #[default]
+    Nothing,
+    /// Yes: a request is, or may be, on its way.
+    UnderWay,
 }
 
 /// Who answered, where the answer is no failure.
@@ -288,6 +300,16 @@ impl Trail {
                 notes.written = notes.attempts.len();
             }
         });
+    }
+
+    /// Notes whether an attempt is on a connection, from before its first byte on.
+    pub fn attempting(&self, what: Attempting) {
+        self.with(|notes| notes.attempting = what);
+    }
+
+    /// Whether what the attempts say is all that can have been sent.
+    pub fn is_at_rest(&self) -> bool {
+        self.with(|notes| notes.attempting == Attempting::Nothing)
     }
 
     /// How many attempts were made.

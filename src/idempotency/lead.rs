@@ -14,6 +14,7 @@ use crate::exchange::{BoxFuture, Failure, Request, Response, Standing};
 use crate::idempotency::ask::Ask;
 use crate::idempotency::capture::Ids;
 use crate::idempotency::cost;
+use crate::idempotency::cut::until_cut;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::identify::Identified;
 use crate::idempotency::key::Key;
@@ -105,8 +106,9 @@ impl Lead {
         self.claim.begin_sending();
         let client = self.seen.client.clone();
         let tasks = shared.tasks.clone();
+        let end = (shared.cut.clone(), request.trail.clone());
         let exchange = async move {
-            let result = inner.call(request).await;
+            let result = until_cut(inner.call(request), end).await;
             self.answered(result).await
         };
         Outlive::new(Box::pin(exchange), client, tasks).await

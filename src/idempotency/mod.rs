@@ -28,6 +28,7 @@ pub mod template;
 
 mod ask;
 mod cost;
+mod cut;
 mod gather;
 mod identify;
 mod lead;

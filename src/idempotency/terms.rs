@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::exchange::body::{Caps, Room};
@@ -40,6 +41,8 @@ pub struct Commons {
     pub names: Arc<Names>,
     /// Where exchanges go on that outlive their client.
     pub tasks: TaskTracker,
+    /// Cancelled when the grace of an ending process is over: what waits is given up.
+    pub cut: CancellationToken,
     /// Where bodies are held.
     pub room: Room,
     /// Where the store counts.

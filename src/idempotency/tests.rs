@@ -71,6 +71,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         chance: Chance::new([1; 32]),
         names: Arc::new(Names::new(1, UNIX_EPOCH)),
         tasks: TaskTracker::new(),
+        cut: tokio_util::sync::CancellationToken::new(),
         room: Room::new(std::env::temp_dir(), 1 << 20, 1 << 20),
         metrics,
         running: super::running::Running::default(),

@@ -111,7 +111,7 @@ async fn connect(
     let guest = house.clone();
     if let Some(authority) = authority {
         let inside = Inside { origin, user, spec, house: guest };
-        house.tasks.spawn(async move {
+        house.spawn(async move {
             if let Some(io) = upgraded(upgrade).await {
                 open(io, authority, inside).await;
             }
@@ -119,7 +119,7 @@ async fn connect(
         return Ok(());
     }
     let upstream = house.dialer.tcp(&origin).await?;
-    house.tasks.spawn(async move {
+    house.spawn(async move {
         if let Some(io) = upgraded(upgrade).await {
             tunnel::join(io, upstream, &guest.metrics).await;
         }

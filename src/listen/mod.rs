@@ -110,8 +110,17 @@ pub struct House {
     pub tasks: TaskTracker,
     /// Cancelled when draining begins.
     pub draining: CancellationToken,
+    /// Cancelled when the grace is over: connections are cut.
+    pub cut: CancellationToken,
     /// Where connections are counted.
     pub metrics: Metrics,
+}
+
+impl House {
+    /// Runs a connection where draining waits for it, until it ends or is cut.
+    fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.cut.clone().run_until_cancelled_owned(connection));
+    }
 }
 
 /// A bound listener.
@@ -171,7 +180,7 @@ impl Listener {
                 }
             };
             let stream = Seated::new(stream, (house.metrics.connection(&name), place));
-            house.tasks.spawn(connection(self.spec.clone(), stream, house.clone()));
+            house.spawn(connection(self.spec.clone(), stream, house.clone()));
         }
     }
 }

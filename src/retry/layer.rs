@@ -11,7 +11,7 @@ use tower::{Layer, Service};
 
 use crate::exchange::body::{Caps, Held, Room};
 use crate::exchange::hint::{self, Hint};
-use crate::exchange::trail::{Attempt, Stop};
+use crate::exchange::trail::{Attempt, Attempting, Stop};
 use crate::exchange::{
     BoxFuture, Chance, Client, Failure, Guard, Origin, Outcome, Request, RequestParts, Response,
     Standing, Traced, Trail, Upload, signature, take_ready,
@@ -287,7 +287,7 @@ impl Exchange {
         }
         self.parts.trail.with(|notes| {
             notes.attempts.push(Attempt { outcome, status, did_nothing, waited, at });
-            notes.says = said.says;
+            (notes.says, notes.attempting) = (said.says, Attempting::Nothing);
         });
         (result, said)
     }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
 use crate::exchange::body::{BodyEnd, BodyError, Upload, Watcher};
+use crate::exchange::trail::Attempting;
 use crate::exchange::{Body, BoxFuture, Failure, Origin, Request, Response};
 use crate::exchange::{answer, headers};
 use crate::failpoint::Failpoint;
@@ -118,6 +119,7 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<Sent>) -> Result<Respon
         upgrade: request.wants_upgrade,
         head: request.method == Method::HEAD,
     };
+    let trail = request.trail.clone();
     let mut parcel = parcel(request);
     loop {
         let (used, connection) = match trip.pool.take(&trip.origin, want).await? {
@@ -125,6 +127,7 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<Sent>) -> Result<Respon
             Taken::Used(connection) => (true, connection),
         };
         sent.begin(connection.version());
+        trail.attempting(Attempting::UnderWay);
         let ended = match connection {
             Connection::Http1(connection) => trip.over_http1(connection, parcel).await?,
             Connection::Http2(connection) => trip.over_http2(connection, parcel).await?,
@@ -136,6 +139,7 @@ async fn attempt(pool: Pool, request: Request, sent: Arc<Sent>) -> Result<Respon
             Ended::GivenBack(back) => back,
         };
         sent.take_back();
+        trail.attempting(Attempting::Nothing);
         if !used {
             let origin = &trip.origin;
             return Err(Failure::Unreachable {

@@ -21,6 +21,11 @@ use crate::support::{Client, ORDER, Samekey};
 const ROUTED: &str =
     "providers: []\nroutes: [{name: r, match: {hosts: ['*']}, retry: {attempts: 1}}]\n";
 
+/// The same, where an order that found nobody waits for its next attempt.
+const WAITS: &str = "providers: []\nroutes: [{name: r, match: {hosts: ['*']}, \
+    retry: {attempts: 4, deadline: 1h, \
+    backoff: {kind: constant, initial: 10m, max: 10m, jitter: none}}}]\n";
+
 /// A provider that takes each request for a new order.
 async fn provider() -> Provider {
     let options = Options { honours_keys: false, ..Options::default() };
@@ -29,7 +34,11 @@ async fn provider() -> Provider {
 
 /// A folder whose state outlives a process.
 fn lasting(provider: &Provider, rest: &str) -> Arc<TempDir> {
-    let folder = folder_beside(provider, &format!("{rest}{ROUTED}"));
+    lasting_that(provider, rest, ROUTED)
+}
+
+fn lasting_that(provider: &Provider, rest: &str, routed: &str) -> Arc<TempDir> {
+    let folder = folder_beside(provider, &format!("{rest}{routed}"));
     let file = folder.path().join("samekey.yaml");
     let text = std::fs::read_to_string(&file).expect("written").replace(", journal: memory", "");
     std::fs::write(file, text).expect("written");
@@ -296,6 +305,48 @@ async fn an_order_that_the_grace_cuts_is_unknown_after_a_restart() {
     let listed = get(second.admin, "/api/exchanges?state=unknown").await.json();
     assert_eq!(listed["exchanges"][0]["key"], "k", "{listed}");
     assert_eq!(provider.seen("s").len(), 1);
+}
+
+#[tokio::test]
+async fn an_order_that_was_never_sent_whole_is_free_after_a_restart() {
+    let provider = provider().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (dead, alive) = (nobody.local_addr().expect("it is bound"), provider.ports.http_addr);
+    drop(nobody);
+    let folder = lasting_that(&provider, "shutdown: {grace: 200ms}\n", WAITS);
+    let listed = async |samekey: &Samekey, state: &str| {
+        let rows = get(samekey.admin, &format!("/api/exchanges?state={state}")).await.json();
+        rows["exchanges"].as_array().map(Vec::len)
+    };
+    for nth in 0..2 {
+        let mut first = Samekey::run_in(folder.clone()).await;
+        let mut clients = Vec::new();
+        for (key, at, length) in [("waits", dead, 1), ("uploads", alive, 100)] {
+            let mut stream = TcpStream::connect(first.proxy).await.expect("it listens");
+            let head = format!(
+                "POST http://{at}/s/s/v1/jobs HTTP/1.1\r\nHost: {at}\r\nSamekey-Key: {key}\r\n\
+                 Content-Length: {length}\r\n\r\n1"
+            );
+            stream.write_all(head.as_bytes()).await.expect("it is taken");
+            clients.push(stream);
+        }
+        first.until("samekey_retries_total{reason=\"connect\",route=\"r\"}", 1.0).await;
+        while listed(&first, "in_flight").await != Some(2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        first.signal(Signal::TERM);
+        assert_eq!(first.ended().await.code(), Some(0));
+        let second = Samekey::run_in(folder.clone()).await;
+        let left = (listed(&second, "unknown").await, listed(&second, "in_flight").await);
+        assert_eq!(left, (Some(0), Some(0)), "after stop {nth}");
+    }
+    let second = Samekey::run_in(folder).await;
+    for key in ["waits", "uploads"] {
+        let (url, fields) = (provider.ports.http_url("/s/s/v1/jobs"), [("samekey-key", key)]);
+        let sent = Client::through(&second).send(Method::POST, &url, &fields, ORDER).await;
+        assert_eq!(sent.status, 201, "{key}: it is a new order");
+    }
+    assert_eq!(provider.effects("s"), 2);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod api;
 mod books;
 mod breakers;
+mod door;
 mod events;
 mod exchanges;
 mod keys;
@@ -28,6 +29,8 @@ use crate::credit::Breakers;
 use crate::exchange::BoxFuture;
 use crate::metrics::Metrics;
 
+use door::{Door, is_near};
+
 pub use books::{Asked, Books, Ended};
 pub use shown::{Attempt, Exchange, Page, stands};
 
@@ -38,6 +41,8 @@ pub struct Spec {
     pub address: String,
     /// What a caller that is not on loopback may reach.
     pub expose: Expose,
+    /// Connections at one time.
+    pub connections: u32,
 }
 
 /// What a caller that is not on loopback may reach.
@@ -73,18 +78,10 @@ pub struct Desk {
     pub expose: Expose,
 }
 
-/// Serves until it is closed: probes have to be answered while draining too.
-///
-/// # Errors
-///
-/// When the socket fails.
-pub async fn serve(
-    socket: TcpListener,
-    desk: Desk,
-    closing: CancellationToken,
-) -> std::io::Result<()> {
-    let app = router(desk).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(socket, app).with_graceful_shutdown(closing.cancelled_owned()).await
+/// Serves until it is closed, so many connections at one time: probes have to be answered
+/// while draining too.
+pub async fn serve(socket: TcpListener, desk: Desk, connections: u32, closing: CancellationToken) {
+    Door { connections, near: is_near }.keep(socket, router(desk), closing).await;
 }
 
 fn router(desk: Desk) -> Router {
@@ -150,7 +147,7 @@ async fn guard(
 
 /// Why a caller may not ask.
 fn refusal(peer: SocketAddr, exposed: bool, headers: &HeaderMap) -> Option<Response> {
-    let local = peer.ip().to_canonical().is_loopback();
+    let local = is_near(peer);
     let detail = if !local && !exposed {
         "only loopback may ask this"
     } else if !is_no_page(headers, local) {

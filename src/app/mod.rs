@@ -225,11 +225,9 @@ impl App {
         let desk = desk::of(&core);
         let closing = CancellationToken::new();
         let closed = closing.clone();
-        let admin = core.background.spawn(async move {
-            if let Err(error) = admin::serve(self.admin.0, desk, closed).await {
-                tracing::error!(%error, "the admin listener ended");
-            }
-        });
+        let connections = core.config.load().admin.connections;
+        let serving = admin::serve(self.admin.0, desk, connections, closed);
+        let admin = core.background.spawn(serving);
         core.background.spawn(sweep(core.clone()));
         core.proxy.follow_left();
         reload::watch(&core);

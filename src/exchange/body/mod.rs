@@ -5,6 +5,7 @@ mod peek;
 mod room;
 mod spill;
 mod upload;
+mod wait;
 
 use std::fmt;
 use std::pin::Pin;
@@ -326,6 +327,13 @@ fn malformed_chunk(error: &hyper::Error) -> bool {
 
 impl Drop for Body {
     fn drop(&mut self) {
+        if self.left == Some(0)
+            && let Kind::Upstream(incoming) = &self.kind
+            && !incoming.is_end_stream()
+            && let Kind::Upstream(incoming) = std::mem::replace(&mut self.kind, Kind::Empty)
+        {
+            wait::for_end(incoming);
+        }
         if self.watchers.is_empty() {
             return;
         }

@@ -71,7 +71,8 @@ RUN install -D /samekey /out/usr/local/bin/samekey \
 
 FROM scratch
 COPY --from=root /out/ /
-ENV SAMEKEY_STATE_DIR=/var/lib/samekey
+ENV PATH=/usr/local/bin \
+    SAMEKEY_STATE_DIR=/var/lib/samekey
 USER 65532:65532
 EXPOSE 8080 9090
 # Keys and answers outlive the container, and `docker commit` does not take the CA's key along.

@@ -178,9 +178,7 @@ impl App {
         proxy.tell(about(&config, &authority, &listeners));
         ledger::warn_of_loss(&config);
         inbox::warn_of_loss(&config, &kept.trays).await?;
-        metrics.config_loaded(SystemTime::now());
-        metrics.ca_ends(authority.expires());
-        metrics.store_max(config.state.max_size);
+        describe(&metrics, &config, &authority);
         let core = Core {
             tried: ArcSwap::from_pointee(config.digest),
             config: ArcSwap::from_pointee(config),
@@ -305,6 +303,13 @@ async fn bind_admin(address: &str) -> Result<(TcpListener, SocketAddr), StartFau
     };
     let address = address.to_owned();
     bound.await.map_err(|error| StartFault::Bind { address, error })
+}
+
+/// Sets what the metrics say of this process for as long as it runs, or until a reload.
+fn describe(metrics: &Metrics, config: &Config, authority: &Authority) {
+    metrics.config_loaded(SystemTime::now());
+    metrics.ca_ends(authority.expires());
+    metrics.store_max(config.state.max_size);
 }
 
 /// Tells the dialer what would come back here.

@@ -106,7 +106,8 @@ impl Lead {
         self.claim.begin_sending();
         let client = self.seen.client.clone();
         let tasks = shared.tasks.clone();
-        let end = (shared.cut.clone(), request.trail.clone());
+        // Each look at the token takes its lock: no two exchanges share one.
+        let end = (shared.cut.child_token(), request.trail.clone());
         let exchange = async move {
             let result = until_cut(inner.call(request), end).await;
             self.answered(result).await

@@ -119,7 +119,7 @@ pub struct House {
 impl House {
     /// Runs a connection where draining waits for it, until it ends or is cut.
     fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.cut.clone().run_until_cancelled_owned(connection));
+        self.tasks.spawn(self.cut.child_token().run_until_cancelled_owned(connection));
     }
 }
 
@@ -180,7 +180,9 @@ impl Listener {
                 }
             };
             let stream = Seated::new(stream, (house.metrics.connection(&name), place));
-            house.spawn(connection(self.spec.clone(), stream, house.clone()));
+            // Each look at a token takes its lock: no two connections share one.
+            let own = House { draining: house.draining.child_token(), ..house.clone() };
+            house.spawn(connection(self.spec.clone(), stream, own));
         }
     }
 }

@@ -1,15 +1,11 @@
 //! Makes a connection: resolve, check, connect, TLS, HTTP. `way` says where to.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::Version;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,11 +15,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use crate::exchange::{Body, Failure, Origin, Scheme};
+use crate::exchange::{Failure, Origin, Scheme};
 use crate::metrics::{Handshake, Metrics};
-use crate::upstream::further::FurtherProxy;
+use crate::upstream::connection::{self, Connection};
 use crate::upstream::line::Line;
-use crate::upstream::load::{Load, UNTOLD};
 use crate::upstream::ourselves::{Call, Ourselves};
 use crate::upstream::race::unreachable;
 use crate::upstream::way::{Errand, Reached, Road};
@@ -44,40 +39,6 @@ struct Inner {
     ourselves: Ourselves,
     tasks: TaskTracker,
     metrics: Metrics,
-}
-
-/// A connection that speaks HTTP.
-pub(super) enum Connection {
-    Http1(Http1),
-    Http2(Http2),
-}
-
-impl Connection {
-    /// What it speaks.
-    pub(super) fn version(&self) -> Version {
-        match self {
-            Self::Http1(_) => Version::HTTP_11,
-            Self::Http2(_) => Version::HTTP_2,
-        }
-    }
-}
-
-/// A connection of HTTP/1.
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<Body>,
-    /// The proxy that takes whole URLs on it.
-    pub(super) forwarder: Option<Arc<FurtherProxy>>,
-    /// Which road it was made on.
-    pub(super) era: u64,
-}
-
-/// A connection of HTTP/2; a clone is the same one.
-#[derive(Clone)]
-pub(super) struct Http2 {
-    pub(super) sender: http2::SendRequest<Body>,
-    pub(super) load: Load,
-    /// Which road it was made on.
-    pub(super) era: u64,
 }
 
 /// Which protocols an exchange can use.
@@ -195,7 +156,7 @@ impl Dialer {
         let reached = self.connect(origin, errand).await?;
         let Reached { line, forwarder, era } = reached;
         if origin.scheme == Scheme::Http {
-            return self.http1(line, forwarder, era).await;
+            return connection::http1(line, forwarder, era, &self.inner.tasks).await;
         }
         let connector = match speaks {
             Speaks::Any => &self.inner.any,
@@ -203,9 +164,9 @@ impl Dialer {
         };
         let tls = self.secured(connector, &origin.host, line).await?;
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
-            return self.http2(tls, era).await;
+            return connection::http2(tls, era, &self.inner.tasks).await;
         }
-        self.http1(tls, None, era).await
+        connection::http1(tls, None, era, &self.inner.tasks).await
     }
 
     /// TLS with a proxy, which is asked in HTTP/1.
@@ -238,59 +199,6 @@ impl Dialer {
             Err(_) => Handshake::Other,
         });
         tls.map_err(|error| tls_failure(host, &error))
-    }
-
-    async fn http1<IO>(
-        &self,
-        io: IO,
-        forwarder: Option<Arc<FurtherProxy>>,
-        era: u64,
-    ) -> Result<Connection, Failure>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER_MAX);
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(io)).await.map_err(|error| not_http(&error))?;
-        let driven = connection.with_upgrades();
-        self.inner.tasks.spawn(async move {
-            // How it ended reaches whoever waits for a response on it.
-            drop(driven.await);
-        });
-        Ok(Connection::Http1(Http1 { sender, forwarder, era }))
-    }
-
-    async fn http2<IO>(&self, io: IO, era: u64) -> Result<Connection, Failure>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(HEADERS_MAX)
-            .initial_max_send_streams(UNTOLD)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_PATIENCE);
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(io)).await.map_err(|error| not_http(&error))?;
-        // Whoever looks for a free stream asks it how many there are, while it is driven.
-        let driven = Arc::new(Mutex::new(Box::pin(connection)));
-        let asked = Arc::downgrade(&driven);
-        self.inner.tasks.spawn(async move {
-            let next = poll_fn(|cx| {
-                driven.lock().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
-            });
-            drop(next.await);
-        });
-        let load = Load::new(move || {
-            asked.upgrade().map_or(0, |connection| {
-                connection.lock().unwrap_or_else(PoisonError::into_inner).current_max_send_streams()
-            })
-        });
-        Ok(Connection::Http2(Http2 { sender, load, era }))
     }
 
     /// What of `addresses` may be reached; a loop anywhere is a loop.
@@ -343,23 +251,9 @@ fn is_verification(error: &io::Error) -> bool {
     )
 }
 
-fn not_http(error: &hyper::Error) -> Failure {
-    unreachable(format!("no HTTP on the new connection: {error}"), "connection_terminated")
-}
-
 fn too_slow(host: &str, limit: Duration) -> Failure {
     unreachable(format!("no connection to {host} within {limit:?}"), "connection_timeout")
 }
-
-/// Past 64 KiB a larger buffer gained nothing in the download benchmark.
-const BUFFER_MAX: usize = 64 * 1024;
-/// As much as HTTP/1 may send in its buffer; hyper's own 16 KiB refuses what curl takes.
-const HEADERS_MAX: u32 = 64 * 1024;
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// A connection whose peer vanished is found before a request waits on it for long.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_PATIENCE: Duration = Duration::from_secs(20);
 
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

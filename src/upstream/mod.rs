@@ -2,7 +2,8 @@
 //!
 //! `pool` keeps the connections, `dial` makes them, by `way` of a [`FurtherProxy`] where
 //! there is one or to the one address that is `pinned`, `race` for the first address that
-//! answers, `ourselves` knows what would come back here, `load` counts what each carries,
+//! answers, `ourselves` knows what would come back here, a `connection` speaks HTTP on what
+//! was made, `load` counts what each carries,
 //! `sender` sends one attempt on one of them, as the `parcel` that it wants, `sent` knows
 //! how far it has come, and `proof` says what is known if it fails.
 //!
@@ -14,6 +15,7 @@
 //!   upstream may be closing.
 //! - The upstream's certificate is always verified.
 
+mod connection;
 pub mod dial;
 mod further;
 mod line;

@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::exchange::{Failure, Origin};
-use crate::upstream::dial::{Connection, Dialer, Http1, Http2, Speaks};
+use crate::upstream::connection::{Connection, Http1, Http2};
+use crate::upstream::dial::{Dialer, Speaks};
 
 /// The connections of one process; a clone shares them.
 #[derive(Clone)]

@@ -39,6 +39,7 @@ mod tests {
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::DuplexStream;
 
+    use super::*;
     use crate::exchange::Body;
 
     /// Lets everybody else run until nothing is left to do.
@@ -60,27 +61,50 @@ mod tests {
         sender
     }
 
+    /// Reads one byte of an answer that is to have `length`, and leaves it there.
+    async fn left_after_one(length: &'static str) -> h2::SendStream<Bytes> {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let upstream = tokio::spawn(one_byte(far, length));
+        let (mut asked, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near))
+                .await
+                .expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::get("http://a.test/").body(Empty::<Bytes>::new());
+        let response = asked.send_request(request.expect("a request")).await.expect("a head");
+        let mut body = Body::from_upstream(response.into_body());
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        drop(body);
+        // It holds the connection open, which ends with the last who could ask.
+        tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(asked);
+        });
+        settled().await;
+        upstream.await.expect("it answers")
+    }
+
+    async fn is_reset(sender: &mut h2::SendStream<Bytes>) -> bool {
+        settled().await;
+        let reset = std::future::poll_fn(|cx| sender.poll_reset(cx));
+        tokio::time::timeout(Duration::ZERO, reset).await.is_ok()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stream_whose_last_byte_came_is_not_reset_before_it_ends() {
-        for (length, is_reset) in [("1", false), ("2", true)] {
-            let (near, far) = tokio::io::duplex(1 << 16);
-            let upstream = tokio::spawn(one_byte(far, length));
-            let (mut asked, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near))
-                    .await
-                    .expect("HTTP/2");
-            tokio::spawn(connection);
-            let request = Request::get("http://a.test/").body(Empty::<Bytes>::new());
-            let response = asked.send_request(request.expect("a request")).await.expect("a head");
-            let mut body = Body::from_upstream(response.into_body());
-            assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
-            drop(body);
-            settled().await;
-            let mut sender = upstream.await.expect("it answers");
-            let reset = std::future::poll_fn(|cx| sender.poll_reset(cx));
-            let reset = tokio::time::timeout(std::time::Duration::ZERO, reset).await;
-            assert_eq!(reset.is_ok(), is_reset, "of {length}");
-            assert_eq!(sender.send_data(Bytes::new(), true).is_err(), is_reset, "of {length}");
+        for (length, wanted) in [("1", false), ("2", true)] {
+            let mut sender = left_after_one(length).await;
+            assert_eq!(is_reset(&mut sender).await, wanted, "of {length}");
+            assert_eq!(sender.send_data(Bytes::new(), true).is_err(), wanted, "of {length}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_does_not_end_is_reset_at_last() {
+        let mut sender = left_after_one("1").await;
+        tokio::time::advance(PATIENCE - Duration::from_millis(1)).await;
+        assert!(!is_reset(&mut sender).await, "under the limit");
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert!(is_reset(&mut sender).await, "over it");
     }
 }

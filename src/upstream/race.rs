@@ -1,13 +1,14 @@
 //! A TCP connection to a host: the first of its addresses that answers.
 
-use std::future::{Ready, ready};
+use std::future::{Ready, pending, ready};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::exchange::Failure;
 
@@ -27,7 +28,7 @@ pub(super) async fn raced(
     addresses: Vec<SocketAddr>,
     more: impl Future<Output = Vec<SocketAddr>>,
 ) -> Result<(TcpStream, SocketAddr), Failure> {
-    let (tcp, to) = race(addresses, more).await.map_err(|error| {
+    let (tcp, to) = race(addresses, more, TcpStream::connect).await.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::ConnectionRefused => "connection_refused",
             io::ErrorKind::TimedOut => "connection_timeout",
@@ -42,36 +43,46 @@ pub(super) async fn raced(
 }
 
 /// RFC 8305: one address after another, a quarter of a second apart; the first to connect
-/// wins. `more` is asked once all others were given their time.
-async fn race(
+/// wins. `more` is asked once all others were given their time, while they go on.
+async fn race<C, F, Tcp>(
     addresses: Vec<SocketAddr>,
     more: impl Future<Output = Vec<SocketAddr>>,
-) -> io::Result<(TcpStream, SocketAddr)> {
+    connect: C,
+) -> io::Result<(Tcp, SocketAddr)>
+where
+    C: Fn(SocketAddr) -> F,
+    F: Future<Output = io::Result<Tcp>> + Send + 'static,
+    Tcp: Send + 'static,
+{
     let mut addresses = addresses.into_iter();
-    let mut more = Some(more);
+    let mut more = pin!(more);
+    let mut asked = false;
     let mut tries = JoinSet::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
-        let mut next = addresses.next();
-        if next.is_none()
-            && let Some(more) = more.take()
-        {
-            addresses = more.await.into_iter();
-            next = addresses.next();
-        }
-        let head_start = match next {
+        let all_have_begun = match addresses.next() {
             Some(to) => {
-                tries.spawn(async move { TcpStream::connect(to).await.map(|tcp| (tcp, to)) });
-                HEAD_START
+                let connected = connect(to);
+                tries.spawn(async move { connected.await.map(|tcp| (tcp, to)) });
+                false
             }
-            None if tries.is_empty() => return Err(last),
-            None => Duration::MAX,
+            None if asked && tries.is_empty() => return Err(last),
+            None => true,
         };
-        match timeout(head_start, tries.join_next()).await {
-            Ok(Some(Ok(Ok(connected)))) => return Ok(connected),
-            Ok(Some(Ok(Err(error)))) => last = error,
-            Ok(Some(Err(panicked))) => last = io::Error::other(panicked),
-            Ok(None) | Err(_) => {}
+        let head_start =
+            async { if all_have_begun { pending().await } else { sleep(HEAD_START).await } };
+        tokio::select! {
+            biased;
+            Some(done) = tries.join_next() => match done {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => last = error,
+                Err(panicked) => last = io::Error::other(panicked),
+            },
+            found = &mut more, if all_have_begun && !asked => {
+                asked = true;
+                addresses = found.into_iter();
+            }
+            () = head_start => {}
         }
     }
 }
@@ -140,18 +151,49 @@ mod tests {
         let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let closed = gone.local_addr().expect("it is bound");
         drop(gone);
+        let race = |addresses| race(addresses, nobody(), TcpStream::connect);
         for found in
             [vec![open], vec![closed, open], vec![open, closed], vec![closed, closed, open]]
         {
-            let connected = race(found, nobody()).await.expect("one of them listens");
-            assert_eq!(connected.1, open);
+            assert_eq!(race(found).await.expect("one of them listens").1, open);
         }
-        let refused = race(vec![closed], nobody()).await.expect_err("nobody listens");
+        let refused = race(vec![closed]).await.expect_err("nobody listens");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(race(Vec::new(), nobody()).await.is_err());
-        let late = race(vec![closed], ready(vec![open])).await.expect("more than one was known");
-        assert_eq!(late.1, open);
+        assert!(race(Vec::new()).await.is_err());
+    }
+
+    /// The connection to each takes as many milliseconds as its port says; to port 1 it is refused.
+    async fn after(to: SocketAddr) -> io::Result<()> {
+        sleep(Duration::from_millis(to.port().into())).await;
+        if to.port() == 1 { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(()) }
+    }
+
+    async fn known_after(ms: u64, found: &str) -> Vec<SocketAddr> {
+        sleep(Duration::from_millis(ms)).await;
+        addresses(&[found])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_are_asked_for_in_time_and_hold_nobody_back() {
+        let (refuses, slow) = ("192.0.2.1:1", "192.0.2.1:300");
+        for (first, more_after, wanted, took) in [
+            (refuses, 0, "192.0.2.2:20", 21),
+            (refuses, 500, "192.0.2.2:20", 521),
+            // Asked for after 250 ms, and 30 ms too late to be needed.
+            (slow, 80, slow, 300),
+            (slow, 60_000, slow, 300),
+            (slow, 10, "192.0.2.2:20", 280),
+            ("192.0.2.1:10", 0, "192.0.2.1:10", 10),
+        ] {
+            let begun = tokio::time::Instant::now();
+            let more = known_after(more_after, "192.0.2.2:20");
+            let connected = race(addresses(&[first]), more, after).await;
+            assert_eq!(connected.expect("one answers").1, addresses(&[wanted])[0]);
+            assert_eq!(begun.elapsed(), Duration::from_millis(took), "{first} {more_after}");
+        }
         let unasked = async { panic!("nobody asks for more where the first answers") };
-        assert_eq!(race(vec![open], unasked).await.expect("it listens").1, open);
+        let first = addresses(&["192.0.2.1:10"]);
+        assert!(race(first, unasked, after).await.is_ok());
+        assert!(race(addresses(&[refuses]), nobody(), after).await.is_err());
     }
 }

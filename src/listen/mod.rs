@@ -6,7 +6,6 @@
 //! what is not to be read.
 
 mod explicit;
-mod heard;
 mod inside;
 mod reverse;
 mod seat;

@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
+use crate::intercept::{Hearing, Hello};
+
 /// What the first bytes look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guess {
@@ -38,11 +40,39 @@ pub fn kind(first: &[u8]) -> Guess {
 
 fn method(first: &[u8]) -> Guess {
     let head = first.get(..LONGEST).unwrap_or(first);
-    match head.iter().position(|byte| !is_token(*byte)) {
-        Some(0) => Guess::Neither,
-        Some(end) if head.get(end) == Some(&b' ') => Guess::Http1,
-        None if head.len() < LONGEST => Guess::More,
+    let Some(end) = head.iter().position(|byte| !is_token(*byte)) else {
+        return if head.len() < LONGEST { Guess::More } else { Guess::Neither };
+    };
+    let (method, rest) = head.split_at(end);
+    match rest.split_first() {
+        Some((b' ', start)) if !method.is_empty() => match target(method, start) {
+            Guess::More if head.len() == LONGEST => Guess::Neither,
+            guess => guess,
+        },
         Some(_) | None => Guess::Neither,
+    }
+}
+
+/// Whether a target begins like this: a path, `*`, a URL, or what CONNECT names (RFC 9112,
+/// section 3.2). Other protocols begin with a word and a space too.
+fn target(method: &[u8], start: &[u8]) -> Guess {
+    let begins = |scheme: &[u8]| {
+        let length = scheme.len().min(start.len());
+        start
+            .get(..length)
+            .zip(scheme.get(..length))
+            .is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
+    };
+    let schemes: [&[u8]; 2] = [b"http:", b"https:"];
+    match start.first() {
+        None => Guess::More,
+        Some(b'/' | b'*') => Guess::Http1,
+        Some(byte) if method == b"CONNECT" && (*byte == b'[' || is_token(*byte)) => Guess::Http1,
+        Some(_) if schemes.iter().any(|scheme| begins(scheme) && start.len() >= scheme.len()) => {
+            Guess::Http1
+        }
+        Some(_) if schemes.iter().any(|scheme| begins(scheme)) => Guess::More,
+        Some(_) => Guess::Neither,
     }
 }
 
@@ -57,9 +87,7 @@ fn is_token(byte: u8) -> bool {
 #[derive(Debug)]
 pub struct Prefixed<IO> {
     io: IO,
-    seen: [u8; LONGEST],
-    /// How much of `seen` holds bytes.
-    filled: usize,
+    seen: Vec<u8>,
     /// How much of those was read.
     read: usize,
 }
@@ -67,14 +95,12 @@ pub struct Prefixed<IO> {
 impl<IO> Prefixed<IO> {
     /// Wraps a stream of which nothing was read.
     pub fn new(io: IO) -> Self {
-        Self { io, seen: [0; LONGEST], filled: 0, read: 0 }
+        Self { io, seen: Vec::new(), read: 0 }
     }
-}
 
-impl<IO> Prefixed<IO> {
     /// What was looked at so far.
     pub fn seen(&self) -> &[u8] {
-        self.seen.get(..self.filled).unwrap_or_default()
+        &self.seen
     }
 }
 
@@ -97,12 +123,43 @@ impl<IO: AsyncRead + Unpin> Prefixed<IO> {
             if guess != Guess::More {
                 return Ok(guess);
             }
-            let rest = self.seen.get_mut(self.filled..).unwrap_or_default();
-            match self.io.read(rest).await? {
-                0 => return Ok(Guess::Neither),
-                count => self.filled += count,
+            let rest = LONGEST.saturating_sub(self.seen.len());
+            if self.look(rest).await?.is_empty() {
+                return Ok(Guess::Neither);
             }
         }
+    }
+
+    /// Waits until the TLS hello is whole; it is never [`Hello::More`].
+    ///
+    /// # Errors
+    ///
+    /// When the stream cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost, as above.
+    pub async fn hello(&mut self) -> io::Result<Hello> {
+        let mut hearing = Hearing::default();
+        let mut hello = hearing.hear(self.seen());
+        while hello == Hello::More {
+            let piece = self.look(PIECE).await?;
+            let ended = piece.is_empty();
+            hello = hearing.hear(piece);
+            if hello == Hello::More && (ended || self.seen.len() > HELLO_MAX) {
+                return Ok(Hello::Unreadable);
+            }
+        }
+        Ok(hello)
+    }
+
+    /// Looks at the next bytes, at most so many; none at the end.
+    async fn look(&mut self, most: usize) -> io::Result<&[u8]> {
+        let before = self.seen.len();
+        self.seen.reserve(most);
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        (&mut self.io).take(most).read_buf(&mut self.seen).await?;
+        Ok(self.seen.get(before..).unwrap_or_default())
     }
 }
 
@@ -113,14 +170,18 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.read < this.filled {
-            let unread = this.seen.get(this.read..this.filled).unwrap_or_default();
-            let now = unread.get(..buf.remaining()).unwrap_or(unread);
-            buf.put_slice(now);
-            this.read += now.len();
-            return Poll::Ready(Ok(()));
+        let unread = this.seen.get(this.read..).unwrap_or_default();
+        if unread.is_empty() {
+            return Pin::new(&mut this.io).poll_read(cx, buf);
         }
-        Pin::new(&mut this.io).poll_read(cx, buf)
+        let now = unread.get(..buf.remaining()).unwrap_or(unread);
+        buf.put_slice(now);
+        this.read += now.len();
+        if this.read == this.seen.len() {
+            this.seen = Vec::new();
+            this.read = 0;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -158,6 +219,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Prefixed<IO> {
 /// use comes near.
 const LONGEST: usize = 32;
 
+/// A hello of today is one segment of TCP, or two with a post-quantum key.
+const PIECE: usize = 2048;
+/// A message has at most 64 KiB; records of a few bytes each make more of it.
+const HELLO_MAX: usize = 128 * 1024;
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[cfg(test)]
@@ -181,22 +247,36 @@ mod tests {
             (b"\x16\x02", Guess::Neither),
             (b"\x80\x2e\x01", Guess::Neither),
             (b"GET / HTTP/1.1\r\n", Guess::Http1),
-            (b"GET ", Guess::Http1),
+            (b"GET ", Guess::More),
             (b"GET", Guess::More),
             (b"P", Guess::More),
             (b"PO", Guess::More),
-            (b"POST ", Guess::Http1),
+            (b"POST /", Guess::Http1),
+            (b"OPTIONS *", Guess::Http1),
+            (b"GET http:", Guess::Http1),
+            (b"GET HTTPS:", Guess::Http1),
+            (b"GET htt", Guess::More),
+            (b"GET https", Guess::More),
+            (b"CONNECT a", Guess::Http1),
+            (b"CONNECT [", Guess::Http1),
+            (b"CONNECT ", Guess::More),
+            (b"NICK bob\r\n", Guess::Neither),
+            (b"get k\r\n", Guess::Neither),
+            (b"get http\r\n", Guess::Neither),
+            (b"GET  /", Guess::Neither),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00", Guess::Http2),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", Guess::More),
             (b"PRI * HTTP/1.1\r\n", Guess::Http1),
-            (b"PRINT ", Guess::Http1),
+            (b"PRINT /", Guess::Http1),
             (b"SSH-2.0-OpenSSH_9.6\r\n", Guess::Neither),
             (b" GET /", Guess::Neither),
             (b"\r\nGET /", Guess::Neither),
             (b"GET\r\n", Guess::Neither),
             (b"\x00\x00", Guess::Neither),
-            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDE ", Guess::Http1),
-            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF ", Guess::Neither),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCD /", Guess::Http1),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCD ", Guess::More),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDE ", Guess::Neither),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABC ht", Guess::Neither),
             (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF", Guess::Neither),
         ] {
             assert_eq!(kind(first), wanted, "{}", first.escape_ascii());
@@ -245,5 +325,26 @@ mod tests {
         let mut all = Vec::new();
         server.read_to_end(&mut all).await.expect("it reads");
         assert_eq!(all, b"GE");
+    }
+
+    #[tokio::test]
+    async fn a_hello_is_read_again_byte_for_byte() {
+        for (sent, wanted) in [
+            (&b"\x16\x03\x01\x00\x05hello and more"[..], Hello::Unreadable),
+            (b"\x16\x03\x01", Hello::Unreadable), // the client ended amid it
+        ] {
+            let (mut near, far) = tokio::io::duplex(1024);
+            near.write_all(sent).await.expect("there is room");
+            near.shutdown().await.expect("it ends");
+            let mut looked = Prefixed::new(far);
+            assert_eq!(looked.guess().await.expect("it reads"), Guess::Tls);
+            assert_eq!(looked.hello().await.expect("it reads"), wanted);
+            let mut read = Vec::new();
+            let mut piece = [0; 3];
+            while let count @ 1.. = looked.read(&mut piece).await.expect("it reads") {
+                read.extend_from_slice(&piece[..count]);
+            }
+            assert_eq!(read, sent);
+        }
     }
 }

@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::exchange::{Body, Failure, Origin, Scheme};
 use crate::intercept::{self, Asked as Named, Decision, Hello};
-use crate::listen::heard::Heard;
 use crate::listen::inside::Inside;
 use crate::listen::seat::{Fuse, Seated};
 use crate::listen::serve::{self, Asked};
@@ -157,8 +156,7 @@ impl Redirected {
         }
     }
 
-    async fn tls(self, io: Prefixed<Seated>, upstream: Option<Line>) {
-        let mut io = Heard::new(io);
+    async fn tls(self, mut io: Prefixed<Seated>, upstream: Option<Line>) {
         let named = match timeout(self.spec.caps.header_timeout, io.hello()).await {
             Ok(Ok(Hello::Names(name))) => Origin::new(Scheme::Https, &name, self.to.port()),
             Ok(Ok(Hello::Nameless | Hello::Unreadable | Hello::More)) | Err(_) => None,

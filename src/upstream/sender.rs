@@ -255,7 +255,7 @@ fn received_http2(response: http::Response<Incoming>, stream: Stream) -> Respons
     let (parts, incoming) = response.into_parts();
     let mut headers = parts.headers;
     headers::clean_response(&mut headers);
-    let body = Body::from_upstream(incoming).holding(stream);
+    let body = Body::from_stream(incoming, stream);
     Response { status: parts.status, headers, body, upgrade: None }
 }
 

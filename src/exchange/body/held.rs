@@ -137,7 +137,7 @@ impl Held {
                 let inner = lock(&reader.copied);
                 inner.intact && inner.failed.is_none()
             }
-            super::Kind::Client(..) | super::Kind::Upstream(_) | super::Kind::Other(_) => false,
+            super::Kind::Client(..) | super::Kind::Upstream(..) | super::Kind::Other(_) => false,
         }
     }
 

@@ -51,7 +51,8 @@ enum Kind {
     /// From the client, which may leave or send what it must not.
     Client(Incoming, Arc<Upload>),
     /// From the upstream, which may break off.
-    Upstream(Incoming),
+    /// With what is taken as long as its stream lasts.
+    Upstream(Incoming, Option<Box<dyn Send>>),
     Replay(held::Reader),
     Other(Inner),
 }
@@ -120,11 +121,21 @@ impl Body {
 
     /// What an upstream sends.
     pub fn from_upstream(incoming: Incoming) -> Self {
+        Self::received(incoming, None)
+    }
+
+    /// What an upstream sends on a stream of HTTP/2, which may end after the last byte, and
+    /// `place` with it.
+    pub fn from_stream(incoming: Incoming, place: impl Send + 'static) -> Self {
+        Self::received(incoming, Some(Box::new(place)))
+    }
+
+    fn received(incoming: Incoming, place: Option<Box<dyn Send>>) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let left = incoming.size_hint().exact();
-        Self::of(Kind::Upstream(incoming), left)
+        Self::of(Kind::Upstream(incoming, place), left)
     }
 
     /// A body of another make.
@@ -250,7 +261,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Client(incoming, _) | Kind::Upstream(incoming) => incoming.is_end_stream(),
+            Kind::Client(incoming, _) | Kind::Upstream(incoming, _) => incoming.is_end_stream(),
             Kind::Replay(reader) => reader.is_at_end(),
             Kind::Other(body) => body.is_end_stream(),
         }
@@ -279,7 +290,7 @@ fn poll_kind(
             }
             Poll::Ready(frame)
         }
-        Kind::Upstream(incoming) => {
+        Kind::Upstream(incoming, _) => {
             let frame = ready!(Pin::new(incoming).poll_frame(cx));
             Poll::Ready(frame.map(|frame| frame.map_err(|_broke| BodyError::UpstreamBroke)))
         }
@@ -328,11 +339,11 @@ fn malformed_chunk(error: &hyper::Error) -> bool {
 impl Drop for Body {
     fn drop(&mut self) {
         if self.left == Some(0)
-            && let Kind::Upstream(incoming) = &self.kind
+            && let Kind::Upstream(incoming, _) = &self.kind
             && !incoming.is_end_stream()
-            && let Kind::Upstream(incoming) = std::mem::replace(&mut self.kind, Kind::Empty)
+            && let Kind::Upstream(incoming, place) = std::mem::replace(&mut self.kind, Kind::Empty)
         {
-            wait::for_end(incoming);
+            wait::for_end(incoming, place);
         }
         if self.watchers.is_empty() {
             return;
@@ -349,7 +360,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::Client(..) => "client",
-            Kind::Upstream(_) => "upstream",
+            Kind::Upstream(..) => "upstream",
             Kind::Replay(_) => "replay",
             Kind::Other(_) => "other",
         };

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http_body::Body as _;
@@ -16,14 +16,23 @@ use tokio::time::timeout;
 /// dropped before is reset: to the upstream that is a client who left, and where a thousand
 /// ends came after their streams were forgotten, h2 gives up the whole connection, and every
 /// request on it.
-pub(super) fn for_end(mut incoming: Incoming) {
-    let mut next = move |cx: &mut Context<'_>| Pin::new(&mut incoming).poll_frame(cx).map(drop);
+///
+/// `place` is given up with it: until then the stream counts, to the upstream too.
+pub(super) fn for_end(mut incoming: Incoming, place: Option<Box<dyn Send>>) {
+    let mut end = move |cx: &mut Context<'_>| {
+        while let Some(Ok(_)) = ready!(Pin::new(&mut incoming).poll_frame(cx)) {}
+        Poll::Ready(())
+    };
     // Mostly it is there already.
-    if let Poll::Ready(()) = next(&mut Context::from_waker(Waker::noop())) {
+    if end(&mut Context::from_waker(Waker::noop())).is_ready() {
         return;
     }
+    // It is no part of an exchange, and nothing that ends waits for it.
     if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn(timeout(PATIENCE, poll_fn(next)));
+        runtime.spawn(async move {
+            drop(timeout(PATIENCE, poll_fn(end)).await);
+            drop(place);
+        });
     }
 }
 
@@ -38,6 +47,7 @@ mod tests {
     use http_body_util::{BodyExt as _, Empty};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::DuplexStream;
+    use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 
     use super::*;
     use crate::exchange::Body;
@@ -61,8 +71,9 @@ mod tests {
         sender
     }
 
-    /// Reads one byte of an answer that is to have `length`, and leaves it there.
-    async fn left_after_one(length: &'static str) -> h2::SendStream<Bytes> {
+    /// Reads one byte of an answer that is to have `length`, and leaves it there; its end, and
+    /// whether its place is taken.
+    async fn left_after_one(length: &'static str) -> (h2::SendStream<Bytes>, Receiver<()>) {
         let (near, far) = tokio::io::duplex(1 << 16);
         let upstream = tokio::spawn(one_byte(far, length));
         let (mut asked, connection) =
@@ -72,7 +83,8 @@ mod tests {
         tokio::spawn(connection);
         let request = Request::get("http://a.test/").body(Empty::<Bytes>::new());
         let response = asked.send_request(request.expect("a request")).await.expect("a head");
-        let mut body = Body::from_upstream(response.into_body());
+        let (place, taken) = oneshot::channel::<()>();
+        let mut body = Body::from_stream(response.into_body(), place);
         assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
         drop(body);
         // It holds the connection open, which ends with the last who could ask.
@@ -81,7 +93,7 @@ mod tests {
             drop(asked);
         });
         settled().await;
-        upstream.await.expect("it answers")
+        (upstream.await.expect("it answers"), taken)
     }
 
     async fn is_reset(sender: &mut h2::SendStream<Bytes>) -> bool {
@@ -93,18 +105,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_whose_last_byte_came_is_not_reset_before_it_ends() {
         for (length, wanted) in [("1", false), ("2", true)] {
-            let mut sender = left_after_one(length).await;
+            let (mut sender, mut place) = left_after_one(length).await;
             assert_eq!(is_reset(&mut sender).await, wanted, "of {length}");
+            assert_eq!(is_free(&mut place), wanted, "of {length}");
             assert_eq!(sender.send_data(Bytes::new(), true).is_err(), wanted, "of {length}");
+            settled().await;
+            assert!(is_free(&mut place), "of {length}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_does_not_end_is_reset_at_last() {
-        let mut sender = left_after_one("1").await;
-        tokio::time::advance(PATIENCE - Duration::from_millis(1)).await;
-        assert!(!is_reset(&mut sender).await, "under the limit");
-        tokio::time::advance(Duration::from_millis(2)).await;
-        assert!(is_reset(&mut sender).await, "over it");
+        let (mut sender, mut place) = left_after_one("1").await;
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(PATIENCE.saturating_sub(moment)).await;
+        assert!(!is_reset(&mut sender).await && !is_free(&mut place), "under the limit");
+        tokio::time::advance(2 * moment).await;
+        assert!(is_reset(&mut sender).await && is_free(&mut place), "over it");
+    }
+
+    fn is_free(place: &mut Receiver<()>) -> bool {
+        place.try_recv() == Err(TryRecvError::Closed)
     }
 }

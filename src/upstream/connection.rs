@@ -71,8 +71,35 @@ where
     Ok(Connection::Http1(Http1 { sender, forwarder, era }))
 }
 
+/// What an upstream may send for streams that were reset here: a client left, and the
+/// upstream does not know it yet (RFC 9113, section 5.1).
+struct Late {
+    /// Streams that are remembered, for a second: what comes on them is passed over.
+    remembered: usize,
+    /// Streams that were forgotten and are heard of again, in the life of the connection. One
+    /// more, and h2 gives up the connection and every request on it, which the upstream may
+    /// have heard.
+    heard_again: usize,
+}
+
+/// h2's own, 50 and 1024, are used up by crowds of clients that leave, on a connection that lasts
+/// for days. An upstream that does nothing else is still left.
+const LATE: Late = Late { remembered: 1024, heard_again: 16 * 1024 };
+
 /// Speaks HTTP/2 on `io`; what drives it is one of the `tasks`.
 pub(super) async fn http2<IO>(io: IO, era: u64, tasks: &TaskTracker) -> Result<Connection, Failure>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    http2_within(LATE, io, era, tasks).await
+}
+
+async fn http2_within<IO>(
+    late: Late,
+    io: IO,
+    era: u64,
+    tasks: &TaskTracker,
+) -> Result<Connection, Failure>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -83,8 +110,8 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEADERS_MAX)
         .initial_max_send_streams(UNTOLD)
-        .max_concurrent_reset_streams(RESETS_REMEMBERED)
-        .max_local_error_reset_streams(LATE_FRAMES_MAX)
+        .max_concurrent_reset_streams(late.remembered)
+        .max_local_error_reset_streams(late.heard_again)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let (sender, connection) =
@@ -115,15 +142,6 @@ const BUFFER_MAX: usize = 64 * 1024;
 const HEADERS_MAX: u32 = 64 * 1024;
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// Streams that ended here before the upstream's last frame: a client that left, a length
-/// that was reached. What comes late on one that is remembered, for a second, is passed over
-/// (RFC 9113, section 5.1); h2's own 50 are used up by one crowd that leaves.
-const RESETS_REMEMBERED: usize = 1024;
-/// Late frames on streams that are forgotten, counted for as long as the connection lasts.
-/// After the last h2 gives the connection up, and every request on it, which the upstream may
-/// have heard: its own 1024 are too few for a connection that lasts for days. An upstream
-/// that sends nothing else is still left.
-const LATE_FRAMES_MAX: usize = 16 * 1024;
 /// A connection whose peer vanished is found before a request waits on it for long.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
@@ -142,44 +160,49 @@ mod tests {
         [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    #[tokio::test]
-    async fn a_crowd_that_leaves_does_not_end_the_connection() {
+    /// Whether a request is answered after `crowd` others were left, whose streams end late.
+    async fn lasts(late: Late, crowd: u32) -> bool {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         let (data, headers, settings, end_stream, end_headers) = (0, 1, 4, 1, 4);
         far.write_all(&frame(settings, 0, 0, &[])).await.expect("it is taken");
         let tasks = TaskTracker::new();
-        let Ok(Connection::Http2(mut http)) = http2(near, 0, &tasks).await else {
+        let Ok(Connection::Http2(mut http)) = http2_within(late, near, 0, &tasks).await else {
             panic!("HTTP/2 was asked for");
         };
         let mut ask = || {
             let request = Request::get("http://a.test/").body(Body::empty());
             http.sender.send_request(request.expect("a request"))
         };
-        for _ in 0..CROWD {
-            let asked = ask();
-            settled().await;
-            drop(asked);
-            settled().await;
-        }
+        let left: Vec<_> = (0..crowd).map(|_| ask()).collect();
+        settled().await;
+        drop(left);
+        settled().await;
         let last = ask();
         settled().await;
-        for request in 0..CROWD {
-            let late = frame(data, end_stream, 2 * request + 1, &[]);
-            far.write_all(&late).await.expect("it is taken");
+        for n in 0..crowd {
+            let ended = frame(data, end_stream, 2 * n + 1, &[]);
+            far.write_all(&ended).await.expect("it is taken");
         }
         // `:status: 200` is the eighth of the fields that are given (RFC 7541, appendix A).
-        let answer = frame(headers, end_stream | end_headers, 2 * CROWD + 1, &[0x88]);
+        let answer = frame(headers, end_stream | end_headers, 2 * crowd + 1, &[0x88]);
         far.write_all(&answer).await.expect("it is taken");
-        let answer = last.await.expect("the connection lasts");
-        assert_eq!(answer.status(), 200);
+        last.await.is_ok_and(|answer| answer.status() == 200)
     }
 
-    /// More than h2 lets end late by its own measure.
-    const CROWD: u32 = 1100;
+    #[tokio::test]
+    async fn a_crowd_that_leaves_ends_the_connection_past_the_limit_alone() {
+        for (remembered, heard_again, crowd, wanted) in
+            [(10, 20, 29, true), (10, 20, 30, true), (10, 20, 31, false), (60, 0, 60, true)]
+        {
+            let lasts = lasts(Late { remembered, heard_again }, crowd).await;
+            assert_eq!(lasts, wanted, "{crowd} of {remembered} and {heard_again}");
+        }
+        assert!(lasts(LATE, 3000).await, "more than h2 takes by its own measure");
+    }
 
     /// Lets everybody else run until nothing is left to do.
     async fn settled() {
-        for _ in 0..8 {
+        for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }

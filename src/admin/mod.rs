@@ -151,24 +151,37 @@ fn refusal(peer: SocketAddr, exposed: bool, headers: &HeaderMap) -> Option<Respo
     let detail = if !local && !exposed {
         "only loopback may ask this"
     } else if !is_no_page(headers, local) {
-        "a web page may not ask this: Host or Origin is another site's"
+        "a web page may not ask this: Host or Origin can be another site's; ask by address"
     } else {
         return None;
     };
     Some(api::problem(StatusCode::FORBIDDEN, "forbidden", detail))
 }
 
-/// Whether a request cannot be a page's: a page that was rebound to loopback still
+/// Whether a request cannot be a page's: a page that was rebound to this address still
 /// says its own name in `Host`, and a page elsewhere says its own in `Origin`.
 fn is_no_page(headers: &HeaderMap, local: bool) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(HOST).unwrap_or_default();
     let authority: Option<axum::http::uri::Authority> = host.parse().ok();
-    let name = authority.as_ref().map_or("", |authority| authority.host());
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let own_name = bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok();
+    let name = authority.as_ref().map_or("", |authority| authority.host()).to_ascii_lowercase();
     let origin = text(ORIGIN).map(|origin| origin.trim_start_matches("http://"));
-    (!local || own_name) && origin.is_none_or(|origin| origin == host)
+    is_ours(name.strip_suffix('.').unwrap_or(&name), local)
+        && origin.is_none_or(|origin| origin == host)
+}
+
+/// Whether a name can be that of this machine: an address, `localhost`, and elsewhere a name that
+/// no page of the web has. It has no dot, or ends as those of a cluster (`svc`), RFC 6762
+/// (`local`), RFC 6761 (`localhost`), or what ICANN reserved for networks of one's own (`internal`).
+fn is_ours(name: &str, local: bool) -> bool {
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    if name == "localhost" || bare.parse::<std::net::IpAddr>().is_ok() {
+        return true;
+    }
+    let last = name.rsplit_once('.').map(|(_, last)| last);
+    let is_private =
+        last.is_none_or(|last| ["svc", "local", "localhost", "internal"].contains(&last));
+    !local && !name.is_empty() && is_private
 }
 
 impl std::fmt::Debug for Desk {
@@ -220,12 +233,25 @@ mod tests {
             }
             is_no_page(&headers, local)
         };
-        assert!(check("127.0.0.1:9090", None, true));
-        assert!(check("localhost:9090", Some("http://localhost:9090"), true));
-        assert!(check("[::1]:9090", None, true));
-        assert!(!check("evil.test:9090", None, true), "a rebound name");
-        assert!(!check("127.0.0.1:9090", Some("http://evil.test"), true));
-        assert!(!check("127.0.0.1:9090", Some("null"), true));
-        assert!(check("samekey.svc:9090", None, false));
+        for (host, origin, local, wanted) in [
+            ("127.0.0.1:9090", None, true, true),
+            ("localhost:9090", Some("http://localhost:9090"), true, true),
+            ("LOCALHOST.:9090", None, true, true),
+            ("[::1]:9090", None, true, true),
+            ("evil.test:9090", None, true, false), // a rebound name
+            ("samekey:9090", None, true, false),
+            ("127.0.0.1:9090", Some("http://evil.test"), true, false),
+            ("127.0.0.1:9090", Some("null"), true, false),
+            ("10.0.0.1:9090", None, false, true),
+            ("samekey:9090", None, false, true),
+            ("samekey.pay.svc:9090", None, false, true),
+            ("samekey.pay.svc.cluster.local:9090", None, false, true),
+            ("host.docker.internal:9090", None, false, true),
+            ("evil.test:9090", Some("http://evil.test:9090"), false, false),
+            ("svc.evil.test:9090", None, false, false),
+            ("", None, false, false),
+        ] {
+            assert_eq!(check(host, origin, local), wanted, "{host} {origin:?} {local}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::exchange::ending::{AskedBy, BodyCame, Ending, History, Kept, Resend};
+use crate::exchange::headers;
 use crate::exchange::trail::{End, Presence, Trail};
 use crate::exchange::{BoxFuture, Failure, Request, Response, Standing};
 use crate::idempotency::ask::Ask;
@@ -50,7 +51,7 @@ struct Seen {
     orphan: Option<Arc<Orphan>>,
     /// How the provider is asked, where nobody may send the key again.
     follow: Option<Follow>,
-    /// Lets those that join it know its trace.
+    /// Lets those that join it know it.
     _leads: Option<Leads>,
 }
 
@@ -62,7 +63,8 @@ impl Lead {
         (claim, orphan, follow): (Claim, Option<Arc<Orphan>>, Option<Follow>),
     ) -> Self {
         let once = resend(&shared, &request.method, ask) == Resend::Never;
-        let leads = shared.leading.begin(claim.exchange(), request.traced.as_ref());
+        let times_seen = headers::times_seen(&request.headers);
+        let leads = shared.leading.begin(claim.exchange(), request.traced.as_ref(), times_seen);
         let seen = Seen {
             shared,
             id: claim.id(),

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::exchange::body::Held;
 use crate::exchange::ending::Resend;
+use crate::exchange::headers;
 use crate::exchange::id::ExchangeId;
 use crate::exchange::trail::Replay;
 use crate::exchange::{Failure, Request, Response};
@@ -170,6 +171,11 @@ impl<'a> Repeat<'a> {
             return self.differs(request).map(Some);
         }
         let exchange = waiter.exchange;
+        if waiter.is_here()
+            && self.shared.leading.came_back(exchange, headers::times_seen(&request.headers))
+        {
+            return Err(Failure::Loop); // it would wait for itself
+        }
         // Asked now: once it has ended, nobody knows.
         let leader = self.shared.leading.of(exchange);
         let told = if joins { waiter.told(left(until)).await } else { None };

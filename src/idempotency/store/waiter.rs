@@ -56,6 +56,11 @@ impl Waiter {
         Self { exchange, from: From::Replica(there) }
     }
 
+    /// Whether it is an exchange of this process.
+    pub fn is_here(&self) -> bool {
+        matches!(self.from, From::Here(_))
+    }
+
     /// Waits until it holds the claim, or asked in vain: true where it does. `None` where
     /// that takes longer than `patience`.
     ///

@@ -91,6 +91,34 @@ async fn what_would_come_back_to_us_is_a_loop_by_whatever_name() {
 }
 
 #[tokio::test]
+async fn an_order_that_comes_back_another_way_does_not_wait_for_itself() {
+    let provider = provider().await;
+    // A load balancer in front of the listener, whose address nobody can know for our own.
+    let balancer = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let at = balancer.local_addr().expect("it is bound");
+    let listeners = format!(
+        "listeners: [{{address: '127.0.0.1:0', mode: reverse, upstream: 'http://{at}'}}]\n"
+    );
+    let samekey = Samekey::beside(&provider, &format!("{listeners}{ROUTED}")).await;
+    let behind = samekey.proxy;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = balancer.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(behind).await.expect("it listens");
+                tokio::io::copy_bidirectional(&mut near, &mut far).await.unwrap_or_default();
+            });
+        }
+    });
+    for (method, fields) in [("GET", ""), ("POST", ""), ("POST", "Idempotency-Key: order-1\r\n")] {
+        let fields = format!("Host: a.test\r\nContent-Length: 0\r\nConnection: close\r\n{fields}");
+        let seen =
+            raw(behind, format!("{method} /v1/jobs HTTP/1.1\r\n{fields}\r\n").as_bytes()).await;
+        assert_eq!(last_response(&seen).0, 508, "{method} {fields}: {seen}");
+        assert!(seen.contains("urn:samekey:loop"), "{method} {fields}: {seen}");
+    }
+}
+
+#[tokio::test]
 async fn a_wildcard_listener_is_found_by_each_address_of_the_machine() {
     let provider = provider().await;
     let listener = "listeners: [{address: '[::]:0', auth: open}]\n";

@@ -107,7 +107,7 @@ pub(super) struct Exchange {
     pub(super) made: u32,
     free_used: u32,
     ambiguous: bool,
-    waited: Duration,
+    pub(super) waited: Duration,
     /// When the attempt under way began.
     pub(super) began: SystemTime,
 }
@@ -119,7 +119,7 @@ pub(super) struct Parts {
     pub(super) path: PathAndQuery,
     pub(super) headers: HeaderMap,
     pub(super) trail: Trail,
-    traced: Option<Traced>,
+    pub(super) traced: Option<Traced>,
     client: Client,
     caller: [u8; 32],
     arrived: Instant,
@@ -175,7 +175,10 @@ impl Exchange {
     {
         let mut kept = None;
         loop {
-            let result = inner.call(self.attempt()).await;
+            let request = self.attempt();
+            let under_way = self.under_way();
+            let result = inner.call(request).await;
+            under_way.ended();
             let Some(attempt) = classify(&result, &self.shared.policy) else {
                 return self.held_back(kept, result);
             };

@@ -27,6 +27,7 @@ pub mod verdict;
 
 mod glance;
 mod resuming;
+mod unfinished;
 
 pub use backoff::{Backoff, Growth, Jitter};
 pub use budget::Budget;

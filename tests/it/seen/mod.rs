@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use http::Method;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::provider::{Options, Provider};
@@ -220,6 +221,27 @@ async fn each_exchange_is_one_line_that_explains_it() {
         (&up["admin"], &up["config"]),
         (&samekey.admin.to_string().into(), &"samekey.yaml".into())
     );
+}
+
+/// A slow upstream shows where its clients give up before it answers.
+#[tokio::test]
+async fn an_attempt_whose_client_left_is_seen() {
+    let provider = Provider::start(Options::default()).await.expect("a provider");
+    provider.script("s", "503; hang");
+    let samekey = Samekey::beside(&provider, ROUTE).await;
+    let mut stream = TcpStream::connect(samekey.proxy).await.expect("it listens");
+    let url = format!("http://localhost:{}/s/s/v1/jobs", provider.ports.http_addr.port());
+    let asked = format!("GET {url} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(asked.as_bytes()).await.expect("it is taken");
+    provider.arrived("s", 2).await;
+    drop(stream);
+    let line: Value =
+        serde_json::from_str(&samekey.logged(&["\"exchange\""]).await).expect("each line is JSON");
+    assert_eq!((&line["attempts"], &line["outcomes"]), (&2.into(), &"failed,ambiguous".into()));
+    for outcome in ["failed", "ambiguous"] {
+        let series = format!("samekey_attempts_total{{outcome=\"{outcome}\",route=\"r\"}}");
+        samekey.until(&series, 1.0).await;
+    }
 }
 
 /// A runbook says: look at `code` in the log. It is the one of the answer.

@@ -13,6 +13,7 @@ use crate::config::tree::{Node, Value};
 use crate::idempotency::store::redis::Address;
 use crate::idempotency::store::shared::OnFailure;
 use crate::journal::Durability;
+use crate::poll;
 
 block! {
     /// What is kept, where, and how much of it.
@@ -35,6 +36,12 @@ block! {
         held_disk: Size<0, SIZE_MAX> = Size::of(GIB),
         /// Bytes of answers kept in memory too, so that a repeat does not touch the disk.
         hot_memory: Size<0, SIZE_MAX> = Size::of(64 * MIB),
+        /// Jobs whose last answer is remembered for polls that come later.
+        // Far more than one application waits for at one time.
+        polled_jobs: Count<1, 1_000_000> = Count(10_000),
+        /// Bytes of those answers; past either the oldest is forgotten.
+        // Enough for 10,000 answers of the size that job APIs give.
+        polled_memory: Size<1, SIZE_MAX> = Size::of(16 * MIB),
         /// How long the ledger shows an exchange whose key is free, or was forgotten.
         keep_ledger: Span<{ 60 * SECOND }, { 3650 * DAY }> = Span::of(90 * DAY),
         /// A store that replicas share; null: this one is alone.
@@ -104,6 +111,8 @@ pub struct State {
     pub held_disk: u64,
     /// Bytes of answers kept in memory too, where they are kept on disk.
     pub hot_memory: u64,
+    /// What is remembered of the jobs that polls ask about.
+    pub polls: poll::Most,
     /// How long the ledger shows an exchange whose key is free.
     pub keep_ledger: Duration,
     /// What replicas share.
@@ -155,6 +164,7 @@ impl StateBlock {
             held_memory: self.held_memory.bytes(),
             held_disk: self.held_disk.bytes(),
             hot_memory: self.hot_memory.bytes(),
+            polls: poll::Most { jobs: self.polled_jobs.size(), bytes: self.polled_memory.bytes() },
             keep_ledger: self.keep_ledger.duration(),
             shared: self.shared.as_ref().and_then(|shared| shared.meant(reading)),
         }

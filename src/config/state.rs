@@ -10,6 +10,7 @@ use crate::config::leaf::{
 };
 use crate::config::reading::{Reading, Written, block};
 use crate::config::tree::{Node, Value};
+use crate::idempotency::lookup;
 use crate::idempotency::store::redis::Address;
 use crate::idempotency::store::shared::OnFailure;
 use crate::journal::Durability;
@@ -42,6 +43,10 @@ block! {
         /// Bytes of those answers; past either the oldest is forgotten.
         // Enough for 10,000 answers of the size that job APIs give.
         polled_memory: Size<1, SIZE_MAX> = Size::of(16 * MIB),
+        /// Keys that providers are asked for in the background, where a route has a `lookup`.
+        followed_lookups: Count<1, 1_000_000> = Count(1000),
+        /// How many of them at one time.
+        lookup_turns: Count<1, 1000> = Count(16),
         /// How long the ledger shows an exchange whose key is free, or was forgotten.
         keep_ledger: Span<{ 60 * SECOND }, { 3650 * DAY }> = Span::of(90 * DAY),
         /// A store that replicas share; null: this one is alone.
@@ -113,6 +118,8 @@ pub struct State {
     pub hot_memory: u64,
     /// What is remembered of the jobs that polls ask about.
     pub polls: poll::Most,
+    /// How much is asked for in the background.
+    pub lookups: lookup::Most,
     /// How long the ledger shows an exchange whose key is free.
     pub keep_ledger: Duration,
     /// What replicas share.
@@ -165,6 +172,10 @@ impl StateBlock {
             held_disk: self.held_disk.bytes(),
             hot_memory: self.hot_memory.bytes(),
             polls: poll::Most { jobs: self.polled_jobs.size(), bytes: self.polled_memory.bytes() },
+            lookups: lookup::Most {
+                followed: self.followed_lookups.size(),
+                turns: self.lookup_turns.size(),
+            },
             keep_ledger: self.keep_ledger.duration(),
             shared: self.shared.as_ref().and_then(|shared| shared.meant(reading)),
         }

@@ -1,11 +1,20 @@
 //! The bounds of what is remembered: each that the config says is the one that holds.
 
-use http::Method;
+use std::time::Duration;
 
-use crate::support::Stage;
+use http::Method;
+use tokio::time::sleep;
+
+use crate::support::{ORDER, Stage, client};
 
 /// A route whose polls are answered from memory for an hour.
 const POLLED: &str = "kind: poll, interval: 1h";
+/// One whose provider lists what was ordered under a tag.
+const LOOKED_UP: &str = "retry: {attempts: 1}, idempotency: {upstream_dedupes: false}, \
+     lookup: {tag: {json: /client-data/samekey}, request: '/s/s/v2/movies?page={page}', \
+     items: /movies, match: /client-data/samekey, next: {page: 1}, status: 201, settle: 1s, every: 1s}";
+/// Longer than it takes until a key is asked for in the background.
+const SOON: Duration = Duration::from_secs(2);
 
 impl Stage {
     /// Asks about a job; how the answer came here.
@@ -15,6 +24,21 @@ impl Stage {
         let answer = self.client.send(Method::GET, &url, &fields, "").await;
         assert_eq!(answer.status, 200);
         answer.header("samekey-replay").to_owned()
+    }
+
+    /// Loses two orders on the way to the provider, which then plays the rest of the script.
+    async fn lose_two(&self, rest: &str) {
+        self.script(&format!("reset_before x2; {rest}"));
+        for name in ["order-1", "order-2"] {
+            let fields = [("samekey-key", name), ("x-api-key", "k")];
+            assert_eq!(self.post(&fields, ORDER).await.status, 502);
+        }
+    }
+
+    /// How many exchanges are unknown.
+    async fn unknown(&self) -> usize {
+        let listed = client::get(self.samekey.admin, "/api/exchanges?state=unknown").await.json();
+        listed["exchanges"].as_array().expect("a list").len()
     }
 }
 
@@ -34,5 +58,33 @@ async fn so_many_jobs_and_bytes_are_remembered_for_polls() {
             stage.poll("a").await,
         ];
         assert_eq!((again.as_str(), first.as_str()), (one, two), "{bound}");
+    }
+}
+
+#[tokio::test]
+async fn so_many_keys_are_asked_for_in_the_background() {
+    let stage = Stage::keeping("{dir: state, followed_lookups: 1}", LOOKED_UP).await;
+    stage.lose_two("ok").await;
+    stage.samekey.logged(&["a lookup settled an unknown outcome", "absent"]).await;
+    sleep(SOON).await;
+    assert_eq!(stage.unknown().await, 1, "the other waits for whoever asks for it");
+    let again = stage.post(&[("samekey-key", "order-2"), ("x-api-key", "k")], ORDER).await;
+    assert_eq!(again.said(), (409, "outcome-unknown".to_owned()));
+    while stage.unknown().await > 0 {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn so_many_of_them_are_asked_for_at_one_time() {
+    for turns in [1, 2] {
+        let stage =
+            Stage::keeping(&format!("{{dir: state, lookup_turns: {turns}}}"), LOOKED_UP).await;
+        stage.lose_two("held x2").await;
+        stage.provider.arrived("s", 2 + turns).await;
+        sleep(SOON).await;
+        assert_eq!(stage.sent(), 2 + turns);
+        stage.provider.release();
+        stage.provider.arrived("s", 4).await;
     }
 }

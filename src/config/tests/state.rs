@@ -1,6 +1,7 @@
 //! What `state` may say of how much is remembered, and what it comes to.
 
 use super::{check, loaded};
+use crate::idempotency::lookup;
 use crate::poll;
 
 #[test]
@@ -16,6 +17,8 @@ fn what_is_remembered_has_bounds_that_have_their_own() {
         ]);
     };
     within("polled_jobs", "1", "1000000", ("0", "1000001"));
+    within("followed_lookups", "1", "1000000", ("0", "1000001"));
+    within("lookup_turns", "1", "1000", ("0", "1001"));
     check(&[
         ("state: {polled_memory: 1B}", &[]),
         ("state: {polled_memory: 0B}", &["1: state.polled_memory: must be at least 1B (got `0B`)"]),
@@ -26,6 +29,9 @@ fn what_is_remembered_has_bounds_that_have_their_own() {
 fn each_bound_is_the_one_that_was_written() {
     let state = loaded("state: {polled_jobs: 2, polled_memory: 3KiB}").state;
     assert_eq!(state.polls, poll::Most { jobs: 2, bytes: 3 << 10 });
+    let state = loaded("state: {followed_lookups: 4, lookup_turns: 5}").state;
+    assert_eq!(state.lookups, lookup::Most { followed: 4, turns: 5 });
     let state = loaded("").state;
+    assert_eq!(state.lookups, lookup::Most { followed: 1000, turns: 16 });
     assert_eq!(state.polls, poll::Most { jobs: 10_000, bytes: 16 << 20 });
 }

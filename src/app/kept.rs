@@ -24,7 +24,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(state: &State, gates: Gates, trays: Trays) -> Self {
-        let (accounts, budgets) = (Accounts::default(), DashMap::new());
+        let (accounts, budgets) = (Accounts::new(state.credit_accounts), DashMap::new());
         let polls = Board::new(state.polls);
         Self { gates, accounts, budgets, polls, trays }
     }

@@ -47,6 +47,9 @@ block! {
         followed_lookups: Count<1, 1_000_000> = Count(1000),
         /// How many of them at one time.
         lookup_turns: Count<1, 1000> = Count(16),
+        /// Credentials that are held back for want of credit at one time, and balances that
+        /// are known; past it nothing is held back or asked for.
+        credit_accounts: Count<1, 1_000_000> = Count(16_384),
         /// How long the ledger shows an exchange whose key is free, or was forgotten.
         keep_ledger: Span<{ 60 * SECOND }, { 3650 * DAY }> = Span::of(90 * DAY),
         /// A store that replicas share; null: this one is alone.
@@ -120,6 +123,8 @@ pub struct State {
     pub polls: poll::Most,
     /// How much is asked for in the background.
     pub lookups: lookup::Most,
+    /// Credentials held back at one time, and balances known.
+    pub credit_accounts: usize,
     /// How long the ledger shows an exchange whose key is free.
     pub keep_ledger: Duration,
     /// What replicas share.
@@ -176,6 +181,7 @@ impl StateBlock {
                 followed: self.followed_lookups.size(),
                 turns: self.lookup_turns.size(),
             },
+            credit_accounts: self.credit_accounts.size(),
             keep_ledger: self.keep_ledger.duration(),
             shared: self.shared.as_ref().and_then(|shared| shared.meant(reading)),
         }

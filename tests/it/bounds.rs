@@ -88,3 +88,34 @@ async fn so_many_of_them_are_asked_for_at_one_time() {
         stage.provider.arrived("s", 4).await;
     }
 }
+
+#[tokio::test]
+async fn so_many_credentials_are_held_back_for_want_of_credit() {
+    let route = "breaker: {statuses: [402]}";
+    for (accounts, sent) in [(1, 3), (2, 2)] {
+        let stage =
+            Stage::keeping(&format!("{{dir: state, credit_accounts: {accounts}}}"), route).await;
+        stage.script("402 forever");
+        for own in ["Bearer a", "Bearer b"] {
+            for _ in 0..2 {
+                assert_eq!(stage.post(&[("authorization", own)], ORDER).await.status, 402);
+            }
+        }
+        assert_eq!(stage.sent(), sent, "{accounts} are held back");
+    }
+}
+
+#[tokio::test]
+async fn so_many_balances_are_known() {
+    let route = "breaker: {statuses: [402]}, \
+         preflight: {request: GET /s/s/account, json: /credits, at_least: 1, every: 1h}";
+    for (accounts, asked) in [(1, 1), (2, 2)] {
+        let stage =
+            Stage::keeping(&format!("{{dir: state, credit_accounts: {accounts}}}"), route).await;
+        for own in ["Bearer a", "Bearer b"] {
+            assert_eq!(stage.post(&[("authorization", own)], ORDER).await.status, 201);
+        }
+        let balances = stage.targets().into_iter().filter(|target| target == "/account");
+        assert_eq!(balances.count(), asked, "{accounts} are known");
+    }
+}

@@ -19,6 +19,7 @@ fn what_is_remembered_has_bounds_that_have_their_own() {
     within("polled_jobs", "1", "1000000", ("0", "1000001"));
     within("followed_lookups", "1", "1000000", ("0", "1000001"));
     within("lookup_turns", "1", "1000", ("0", "1001"));
+    within("credit_accounts", "1", "1000000", ("0", "1000001"));
     check(&[
         ("state: {polled_memory: 1B}", &[]),
         ("state: {polled_memory: 0B}", &["1: state.polled_memory: must be at least 1B (got `0B`)"]),
@@ -31,7 +32,9 @@ fn each_bound_is_the_one_that_was_written() {
     assert_eq!(state.polls, poll::Most { jobs: 2, bytes: 3 << 10 });
     let state = loaded("state: {followed_lookups: 4, lookup_turns: 5}").state;
     assert_eq!(state.lookups, lookup::Most { followed: 4, turns: 5 });
+    assert_eq!(loaded("state: {credit_accounts: 6}").state.credit_accounts, 6);
     let state = loaded("").state;
+    assert_eq!(state.credit_accounts, 16_384);
     assert_eq!(state.lookups, lookup::Most { followed: 1000, turns: 16 });
     assert_eq!(state.polls, poll::Most { jobs: 10_000, bytes: 16 << 20 });
 }

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use http::Method;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::support::{ORDER, Stage, client};
+use crate::provider::{Options, Provider};
+use crate::support::program::folder_with;
+use crate::support::{Answer, ORDER, Samekey, Stage, client};
 
 /// A route whose polls are answered from memory for an hour.
 const POLLED: &str = "kind: poll, interval: 1h";
@@ -117,5 +121,55 @@ async fn so_many_balances_are_known() {
         }
         let balances = stage.targets().into_iter().filter(|target| target == "/account");
         assert_eq!(balances.count(), asked, "{accounts} are known");
+    }
+}
+
+/// A sidecar in front of an application, whose inbox is in memory and has this bound.
+async fn inbox(bound: &str) -> (Provider, Samekey) {
+    let application = Provider::start(Options::default()).await.expect("an application");
+    let folder = folder_with(&format!(
+        "listeners: [{{address: '127.0.0.1:0', mode: reverse, upstream: 'http://{}'}}]\n\
+         admin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state, journal: memory}}\n\
+         routes: [{{name: hooks, match: {{hosts: ['127.0.0.1']}}, \
+         inbox: {{identity: {{json: /id}}, {bound}}}}}]\n",
+        application.ports.http_addr
+    ));
+    (application, Samekey::run_in(folder.into()).await)
+}
+
+async fn deliver(to: &Samekey, id: &str) -> Answer {
+    let uri = format!("http://{}/s/s/echo", to.proxy).parse().expect("a URL");
+    let body = format!(r#"{{"id": "{id}"}}"#);
+    let mut request =
+        client::request(Method::POST, &uri, &[("content-type", "application/json")], &body);
+    *request.uri_mut() = "/s/s/echo".parse().expect("a path");
+    let stream = TcpStream::connect(to.proxy).await.expect("it listens");
+    client::over_http1(stream, request).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn so_many_deliveries_are_read_at_one_time() {
+    for (bound, status) in [("max_reading: 1", 503), ("max_reading: 2", 200)] {
+        let (_application, running) = inbox(bound).await;
+        let mut slow = TcpStream::connect(running.proxy).await.expect("it listens");
+        let head = format!(
+            "POST /s/s/echo HTTP/1.1\r\nhost: {}\r\ncontent-length: 9\r\n\r\n",
+            running.proxy
+        );
+        slow.write_all(head.as_bytes()).await.expect("it takes them");
+        running.until("samekey_inflight_exchanges{route=\"hooks\"}", 1.0).await;
+        assert_eq!(deliver(&running, "a").await.status, status, "{bound}");
+    }
+}
+
+#[tokio::test]
+async fn so_many_deliveries_are_remembered() {
+    for (bound, delivered) in [("max_remembered: 1", 3), ("max_remembered: 2", 2)] {
+        let (application, running) = inbox(bound).await;
+        for id in ["a", "b", "a"] {
+            assert_eq!(deliver(&running, id).await.status, 200);
+            running.until("samekey_inbox_waiting{route=\"hooks\"}", 0.0).await;
+        }
+        assert_eq!(application.seen("s").len(), delivered, "{bound}");
     }
 }

@@ -64,7 +64,7 @@ pub(super) mod tests {
             status: Arc::new(|| json!({})),
             routes: Arc::new(|| json!({})),
             reload: Arc::new(|| Ok(())),
-            breakers: Breakers::default(),
+            breakers: Breakers::new(1),
             books,
             expose: Expose::Metrics,
         }

@@ -71,7 +71,7 @@ pub(super) async fn build(
         metrics: means.metrics.clone(),
         running: Running::default(),
         leading: Leading::default(),
-        lookups: Lookups::new(means.background.clone()),
+        lookups: Lookups::new(state.lookups, means.background.clone()),
         ended: broadcast::channel(ledger::ENDED_MAX).0,
     };
     Ok((commons, gates))

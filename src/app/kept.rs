@@ -3,6 +3,7 @@
 use dashmap::DashMap;
 use tokio::time::Instant;
 
+use crate::config::State;
 use crate::credit::Accounts;
 use crate::inbox::Trays;
 use crate::limit::Gates;
@@ -22,8 +23,9 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(gates: Gates, trays: Trays) -> Self {
-        let (accounts, budgets, polls) = (Accounts::default(), DashMap::new(), Board::default());
+    pub(super) fn new(state: &State, gates: Gates, trays: Trays) -> Self {
+        let (accounts, budgets) = (Accounts::new(state.credit_accounts), DashMap::new());
+        let polls = Board::new(state.polls);
         Self { gates, accounts, budgets, polls, trays }
     }
 

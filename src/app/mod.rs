@@ -153,7 +153,7 @@ impl App {
         let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
         let (commons, gates) = commons::build(&config, &home, &roots, means).await?;
         let draining = CancellationToken::new();
-        let kept = Kept::new(gates, inbox::trays(&config, &commons, &draining));
+        let kept = Kept::new(&config.state, gates, inbox::trays(&config, &commons, &draining));
         let lasting = |route: &Route| kept.of(route, &metrics);
         let router = Router::new(config.routes.clone(), lasting, &commons, &pool, &metrics);
         let tracer = traces::tracer(&config, (&roots, &authority), &commons, &background);

@@ -37,6 +37,12 @@ block! {
         max_waiting: Count<1, 1_000_000> = Count(10_000),
         /// Bytes of all that wait; past it 503. They count for `state.max_size` too.
         max_bytes: Size<1, SIZE_MAX> = Size::of(256 * MIB),
+        /// Bodies that are read at one time, each of up to `max_size`; past it 503.
+        // As much as may wait, at the default sizes.
+        max_reading: Count<1, 1_000_000> = Count(256),
+        /// With `state.journal: memory`, deliveries that are remembered after their end, at
+        /// some hundred bytes each; past it the oldest is forgotten before `keep` is over.
+        max_remembered: Count<1, 10_000_000> = Count(100_000),
         /// Further fields that the application gets. The usual ones, those of the signature
         /// and the identity, and `x-`, `webhook-` and `ce-` ones are; credentials never.
         headers: Vec<Parsed<KeptField>> = Vec::new(),
@@ -108,6 +114,8 @@ impl InboxBlock {
             max_size: usize::try_from(self.max_size.bytes()).unwrap_or(usize::MAX),
             max_waiting: self.max_waiting.0.into(),
             max_bytes: self.max_bytes.bytes(),
+            max_reading: self.max_reading.size(),
+            max_remembered: self.max_remembered.size(),
             attempts,
             give_up_after,
         })

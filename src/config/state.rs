@@ -10,9 +10,11 @@ use crate::config::leaf::{
 };
 use crate::config::reading::{Reading, Written, block};
 use crate::config::tree::{Node, Value};
+use crate::idempotency::lookup;
 use crate::idempotency::store::redis::Address;
 use crate::idempotency::store::shared::OnFailure;
 use crate::journal::Durability;
+use crate::poll;
 
 block! {
     /// What is kept, where, and how much of it.
@@ -35,6 +37,19 @@ block! {
         held_disk: Size<0, SIZE_MAX> = Size::of(GIB),
         /// Bytes of answers kept in memory too, so that a repeat does not touch the disk.
         hot_memory: Size<0, SIZE_MAX> = Size::of(64 * MIB),
+        /// Jobs whose last answer is remembered for polls that come later.
+        // Far more than one application waits for at one time.
+        polled_jobs: Count<1, 1_000_000> = Count(10_000),
+        /// Bytes of those answers; past either the oldest is forgotten.
+        // Enough for 10,000 answers of the size that job APIs give.
+        polled_memory: Size<1, SIZE_MAX> = Size::of(16 * MIB),
+        /// Keys that providers are asked for in the background, where a route has a `lookup`.
+        followed_lookups: Count<1, 1_000_000> = Count(1000),
+        /// How many of them at one time.
+        lookup_turns: Count<1, 1000> = Count(16),
+        /// Credentials that are held back for want of credit at one time, and balances that
+        /// are known; past it nothing is held back or asked for.
+        credit_accounts: Count<1, 1_000_000> = Count(16_384),
         /// How long the ledger shows an exchange whose key is free, or was forgotten.
         keep_ledger: Span<{ 60 * SECOND }, { 3650 * DAY }> = Span::of(90 * DAY),
         /// A store that replicas share; null: this one is alone.
@@ -104,6 +119,12 @@ pub struct State {
     pub held_disk: u64,
     /// Bytes of answers kept in memory too, where they are kept on disk.
     pub hot_memory: u64,
+    /// What is remembered of the jobs that polls ask about.
+    pub polls: poll::Most,
+    /// How much is asked for in the background.
+    pub lookups: lookup::Most,
+    /// Credentials held back at one time, and balances known.
+    pub credit_accounts: usize,
     /// How long the ledger shows an exchange whose key is free.
     pub keep_ledger: Duration,
     /// What replicas share.
@@ -155,6 +176,12 @@ impl StateBlock {
             held_memory: self.held_memory.bytes(),
             held_disk: self.held_disk.bytes(),
             hot_memory: self.hot_memory.bytes(),
+            polls: poll::Most { jobs: self.polled_jobs.size(), bytes: self.polled_memory.bytes() },
+            lookups: lookup::Most {
+                followed: self.followed_lookups.size(),
+                turns: self.lookup_turns.size(),
+            },
+            credit_accounts: self.credit_accounts.size(),
             keep_ledger: self.keep_ledger.duration(),
             shared: self.shared.as_ref().and_then(|shared| shared.meant(reading)),
         }

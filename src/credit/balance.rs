@@ -9,8 +9,14 @@ use tokio::time::Instant;
 use crate::credit::{Account, Amount, Place};
 
 /// The balances of all credentials; a clone shares them.
-#[derive(Clone, Debug, Default)]
-pub struct Balances(Arc<DashMap<Asked, Arc<Balance>>>);
+#[derive(Clone, Debug)]
+pub struct Balances(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    balances_max: usize,
+    balances: DashMap<Asked, Arc<Balance>>,
+}
 
 /// Whose balance it is, and where it is read.
 type Asked = (Account, Arc<Place>);
@@ -85,19 +91,25 @@ pub fn need(
 }
 
 impl Balances {
+    /// None is known yet; so many will be at most.
+    pub fn new(balances_max: usize) -> Self {
+        Self(Arc::new(Known { balances_max, balances: DashMap::new() }))
+    }
+
     /// The balance of one credential; `None` where no further one is kept.
     pub(super) fn of(&self, account: &Account, place: &Arc<Place>) -> Option<Arc<Balance>> {
         let asked = (account.clone(), place.clone());
-        if let Some(known) = self.0.get(&asked) {
+        let Known { balances_max, balances } = &*self.0;
+        if let Some(known) = balances.get(&asked) {
             return Some(known.clone());
         }
         // Until the sweep makes room, no more are asked for: the price of a bound.
-        (self.0.len() < BALANCES_MAX).then(|| self.0.entry(asked).or_default().clone())
+        (balances.len() < *balances_max).then(|| balances.entry(asked).or_default().clone())
     }
 
     /// Forgets what nobody has asked for in a long time; called every few seconds.
     pub fn sweep(&self, now: Instant) {
-        self.0.retain(|_, balance| {
+        self.0.balances.retain(|_, balance| {
             let old = |reading: Reading| now >= reading.at + KEPT_FOR;
             Arc::strong_count(balance) > 1 || balance.last().is_some_and(|last| !old(last))
         });
@@ -116,8 +128,6 @@ impl Balance {
     }
 }
 
-/// Balances known at one time: a caller that invents credentials costs no more than this.
-const BALANCES_MAX: usize = 16_384;
 /// As long as `preflight.every` can be.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 
@@ -128,6 +138,7 @@ pub(super) mod tests {
     use super::*;
     use crate::exchange::{Origin, Pointer};
 
+    const BALANCES_MAX: usize = 8;
     const EVERY: Duration = Duration::from_mins(1);
     const NEARLY: Duration = Duration::from_millis(59_999);
 
@@ -185,7 +196,7 @@ pub(super) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn invented_credentials_do_not_fill_the_memory() {
-        let (balances, place) = (Balances::default(), place());
+        let (balances, place) = (Balances::new(BALANCES_MAX), place());
         let read = |nth: usize| {
             let balance = balances.of(&account(nth), &place);
             balance.map(|balance| balance.note(Reading { left: None, at: Instant::now() }))

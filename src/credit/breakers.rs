@@ -12,11 +12,12 @@ use crate::credit::breaker::{Breaker, Pass};
 use crate::metrics::{CreditMetrics, Raised};
 
 /// Who is held back for want of credit; a clone shares it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Breakers(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    accounts_max: usize,
     open: DashMap<Account, Entry>,
     /// How many there are: at zero, which is the rule, nobody looks.
     count: AtomicUsize,
@@ -91,6 +92,12 @@ pub struct Shown {
 }
 
 impl Breakers {
+    /// Nobody is held back yet; so many credentials will be at most.
+    pub fn new(accounts_max: usize) -> Self {
+        let (open, count, trials) = (DashMap::new(), AtomicUsize::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { accounts_max, open, count, trials }))
+    }
+
     /// What a request of `account` has to do at `now`.
     pub fn ask(&self, account: &Account, now: Instant) -> Admission {
         if self.is_empty() {
@@ -120,7 +127,7 @@ impl Breakers {
             return false;
         }
         // Until the sweep makes room, no more are held back: the price of a bound.
-        if self.0.open.len() >= ACCOUNTS_MAX {
+        if self.0.open.len() >= self.0.accounts_max {
             return false;
         }
         let mut made = false;
@@ -223,8 +230,6 @@ impl Drop for Trial {
     }
 }
 
-/// Credentials held back at one time: a caller that invents them costs no more than this.
-const ACCOUNTS_MAX: usize = 16_384;
 /// Whoever wanted to go first had all this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 
@@ -234,6 +239,7 @@ mod tests {
     use crate::credit::balance::tests::account;
     use crate::metrics::Metrics;
 
+    const ACCOUNTS_MAX: usize = 8;
     const AFTER: Duration = Duration::from_mins(5);
 
     struct Bench {
@@ -243,7 +249,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self { breakers: Breakers::default(), metrics: Metrics::new() }
+            Self { breakers: Breakers::new(ACCOUNTS_MAX), metrics: Metrics::new() }
         }
 
         fn open(&self, nth: usize, route: &str) -> bool {

@@ -124,7 +124,7 @@ pub struct Account {
 }
 
 /// What is known of every credential's credit; a clone shares it. It outlives reloads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Accounts {
     /// Who is held back.
     pub breakers: Breakers,
@@ -133,6 +133,12 @@ pub struct Accounts {
 }
 
 impl Accounts {
+    /// Nothing is known yet; so many will be held back, and so many balances known, at most:
+    /// a caller that invents credentials costs no more than this.
+    pub fn new(most: usize) -> Self {
+        Self { breakers: Breakers::new(most), balances: Balances::new(most) }
+    }
+
     /// Forgets what is over; called every few seconds.
     pub fn sweep(&self, now: Instant) {
         self.breakers.sweep(now);

@@ -7,6 +7,7 @@ use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
 use super::key::Secret;
+use super::lookup::{Lookups, Most};
 use super::orphans::Orphans;
 use super::store::{Memory, Store};
 use super::suspension::Suspensions;
@@ -76,7 +77,7 @@ pub(super) fn shared(rules: Rules) -> Shared {
         metrics,
         running: super::running::Running::default(),
         leading: crate::idempotency::leading::Leading::default(),
-        lookups: super::lookup::Lookups::new(TaskTracker::new()),
+        lookups: Lookups::new(Most { followed: 100, turns: 3 }, TaskTracker::new()),
         ended: tokio::sync::broadcast::channel(1).0,
     };
     Shared { commons, terms }

@@ -62,6 +62,10 @@ pub struct Rules {
     pub max_waiting: u64,
     /// Bytes of them all.
     pub max_bytes: u64,
+    /// Bodies that are read at one time.
+    pub max_reading: usize,
+    /// Deliveries that are remembered after their end, where that is in memory.
+    pub max_remembered: usize,
     /// Attempts in all; `None`: as many as there is time for.
     pub attempts: Option<NonZeroU32>,
     /// How long after its arrival a delivery is given up.

@@ -82,17 +82,23 @@ impl Store {
         }
     }
 
-    /// Ends a delivery, and remembers it for `keep` microseconds more.
+    /// Ends a delivery, and remembers it for `keep` microseconds more; in memory it goes
+    /// earlier where `most` of its route ended after it.
     ///
     /// # Errors
     ///
     /// A [`Fault`]: it waits as before.
-    pub async fn end(&self, seq: u64, ended: Ended, keep: i64) -> Result<(), Fault> {
+    pub async fn end(
+        &self,
+        seq: u64,
+        ended: Ended,
+        (keep, most): (i64, usize),
+    ) -> Result<(), Fault> {
         match self {
             Self::Disk(journal) => journal.end_delivery(seq, ended, keep).await,
             Self::Memory(memory) => {
                 let now = self.now();
-                memory.books().end(seq, ended, now.wall.saturating_add(keep));
+                memory.books().end(seq, ended, (now.wall.saturating_add(keep), most));
                 Ok(())
             }
         }
@@ -123,8 +129,8 @@ struct Books {
     waiting: BTreeMap<u64, (NewDelivery, u32)>,
     /// The digest of the body that came under each identity.
     known: HashMap<Hash, Hash>,
-    /// Those that ended, in that order, and until when they are remembered.
-    ended: VecDeque<(i64, Hash)>,
+    /// Those that ended on each route, in that order, and until when they are remembered.
+    ended: HashMap<String, VecDeque<(i64, Hash)>>,
 }
 
 impl Memory {
@@ -174,33 +180,35 @@ impl Books {
         }
     }
 
-    fn end(&mut self, seq: u64, ended: Ended, until: i64) {
+    fn end(&mut self, seq: u64, ended: Ended, (until, most): (i64, usize)) {
         let Some((new, _)) = self.waiting.remove(&seq) else { return };
         match ended {
             Ended::GivenUp => drop(self.known.remove(&new.id)),
-            Ended::Delivered => self.ended.push_back((until, new.id)),
-        }
-        while self.ended.len() > REMEMBERED_MAX
-            && let Some((_, id)) = self.ended.pop_front()
-        {
-            self.known.remove(&id);
+            Ended::Delivered => {
+                let ended = self.ended.entry(new.route).or_default();
+                ended.push_back((until, new.id));
+                while ended.len() > most
+                    && let Some((_, id)) = ended.pop_front()
+                {
+                    self.known.remove(&id);
+                }
+            }
         }
     }
 
     fn sweep(&mut self, now: i64) {
         // They ended in this order, and a reload that shortens `keep` may wait its turn.
-        while let Some((until, id)) = self.ended.front().copied()
-            && until <= now
-        {
-            self.ended.pop_front();
-            self.known.remove(&id);
-        }
+        self.ended.retain(|_route, ended| {
+            while let Some((until, id)) = ended.front().copied()
+                && until <= now
+            {
+                ended.pop_front();
+                self.known.remove(&id);
+            }
+            !ended.is_empty()
+        });
     }
 }
-
-/// Identities that are remembered in memory, at some hundred bytes each; past that the
-/// oldest are forgotten.
-const REMEMBERED_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -279,8 +287,8 @@ mod tests {
         for store in &stores {
             take(store, 1, b"one").await;
             take(store, 2, b"two").await;
-            store.end(1, Ended::Delivered, 1_000_000).await.expect("it is written");
-            store.end(2, Ended::GivenUp, 1_000_000).await.expect("it is written");
+            store.end(1, Ended::Delivered, (1_000_000, 9)).await.expect("it is written");
+            store.end(2, Ended::GivenUp, (1_000_000, 9)).await.expect("it is written");
             assert_eq!(store.contents(1).await, Ok(None));
             assert!(matches!(take(store, 2, b"two").await, Taken::New(_)));
             for (passes, forgotten) in [(999, false), (1, true)] {
@@ -292,16 +300,15 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn memory_remembers_so_many_and_forgets_the_oldest_first() {
-        for (count, first_is_known) in
-            [(REMEMBERED_MAX - 1, true), (REMEMBERED_MAX, true), (REMEMBERED_MAX + 1, false)]
-        {
+    #[test]
+    fn memory_remembers_so_many_of_a_route_and_forgets_the_oldest_first() {
+        const MOST: usize = 3;
+        for (count, first_is_known) in [(MOST - 1, true), (MOST, true), (MOST + 1, false)] {
             let mut books = Books::default();
-            for n in 0..count {
-                let id = *blake3::hash(&n.to_be_bytes()).as_bytes();
+            let mut end = |route: &str, n: usize| {
+                let id = id(route, n);
                 let new = NewDelivery {
-                    route: String::new(),
+                    route: route.to_owned(),
                     id,
                     digest: id,
                     head: Vec::new(),
@@ -309,10 +316,19 @@ mod tests {
                     came: START,
                 };
                 assert!(matches!(books.take_in(new), Taken::New(_)));
-                books.end(books.newest, Ended::Delivered, 1);
-            }
-            let first = *blake3::hash(&0_usize.to_be_bytes()).as_bytes();
-            assert_eq!(books.known.contains_key(&first), first_is_known, "{count}");
+                books.end(books.newest, Ended::Delivered, (1, MOST));
+            };
+            (0..MOST).for_each(|n| end("other", n));
+            (0..count).for_each(|n| end("hooks", n));
+            assert_eq!(books.known.contains_key(&id("hooks", 0)), first_is_known, "{count}");
+            assert!(books.known.contains_key(&id("other", 0)), "each has room of its own");
+            assert_eq!(books.known.len(), MOST + count.min(MOST));
+            books.sweep(1);
+            assert!(books.known.is_empty() && books.ended.is_empty());
         }
+    }
+
+    fn id(route: &str, n: usize) -> Hash {
+        *blake3::hash(format!("{route} {n}").as_bytes()).as_bytes()
     }
 }

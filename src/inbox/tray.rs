@@ -1,10 +1,11 @@
 //! What one route's two sides share: the one that takes in, and the one that delivers.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +32,9 @@ struct Inner {
     terms: ArcSwapOption<Terms>,
     /// Told when there is something to look at.
     woken: Notify,
-    /// A place for each body that is being read.
-    reading: Semaphore,
+    /// Bodies that are being read. How many may be is the route's to say, and a reload's to
+    /// change: no semaphore does the latter at once.
+    reading: AtomicUsize,
 }
 
 /// Where a route takes deliveries in, by the terms that it was built with.
@@ -41,6 +43,10 @@ pub struct Intake {
     pub(super) tray: Tray,
     pub(super) terms: Arc<Terms>,
 }
+
+/// A place to read one body in; dropped, another has it.
+#[derive(Debug)]
+pub(super) struct Place<'a>(&'a AtomicUsize);
 
 impl Tray {
     pub(super) fn new(route: &str, means: &Means) -> Self {
@@ -53,7 +59,7 @@ impl Tray {
             restored: OnceCell::new(),
             terms: ArcSwapOption::empty(),
             woken: Notify::new(),
-            reading: Semaphore::new(READING_MAX),
+            reading: AtomicUsize::new(0),
         }))
     }
 
@@ -164,8 +170,14 @@ impl Intake {
     /// # Errors
     ///
     /// [`Failure::Overloaded`] where all are taken.
-    pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.tray.0.reading.try_acquire().map_err(|_full| Failure::Overloaded)
+    pub(super) fn place(&self) -> Result<Place<'_>, Failure> {
+        let (reading, most) = (&self.tray.0.reading, self.terms.rules.max_reading);
+        let one_more = |taken: usize| (taken < most).then_some(taken + 1);
+        // It guards nothing but their number.
+        match reading.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_before) => Ok(Place(reading)),
+            Err(_full) => Err(Failure::Overloaded),
+        }
     }
 
     /// Takes a delivery in; whoever delivers it hears of it even if nobody waits here.
@@ -222,6 +234,12 @@ impl Intake {
     }
 }
 
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a sender is told that is to try again.
 fn unavailable(fault: Fault) -> Failure {
     Failure::StoreUnavailable(fault.as_str())
@@ -232,6 +250,3 @@ impl fmt::Debug for Tray {
         f.debug_struct("Tray").field("route", &self.0.route).finish_non_exhaustive()
     }
 }
-
-/// Bodies that are read at one time on one route: 256 MiB at the default `max_size`.
-pub(super) const READING_MAX: usize = 256;

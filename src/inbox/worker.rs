@@ -148,7 +148,7 @@ impl Outcome {
 /// Ends a delivery, in the store first. Where that cannot be written its place is held
 /// until it can: otherwise it would be delivered over and over.
 async fn end(tray: &Tray, means: &Means, (waiting, terms): (&Waiting, &Terms), outcome: Outcome) {
-    let keep = micros(terms.rules.keep);
+    let keep = (micros(terms.rules.keep), terms.rules.max_remembered);
     while let Err(fault) = tray.store().end(waiting.seq, outcome.ended, keep).await {
         tracing::warn!(route = tray.route(), %fault, "the end of a delivery cannot be written yet");
         tokio::select! {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::exchange::Record;
-use crate::poll::Rules;
 use crate::poll::flight::{Aim, Flight, Pilot, Seat};
 use crate::poll::job::{Holder, Job};
 use crate::poll::shelf::{Kept, Serves, Shelf};
 use crate::poll::spacing::{Pace, spacing};
+use crate::poll::{Most, Rules};
 
 /// What is known of all polls of a process; a clone shares it. It outlives reloads.
 #[derive(Clone, Debug)]
@@ -49,14 +49,13 @@ pub(super) struct Lesson<'a> {
     pub(super) over_for: Option<Duration>,
 }
 
-impl Default for Board {
-    fn default() -> Self {
-        let shelf = Shelf::new(JOBS_MAX, BYTES_MAX);
-        Self(Arc::new(Mutex::new(Books { shelf, flights: HashMap::new() })))
-    }
-}
-
 impl Board {
+    /// Nothing is known yet; so much will be at most.
+    pub fn new(most: Most) -> Self {
+        let books = Books { shelf: Shelf::new(most), flights: HashMap::new() };
+        Self(Arc::new(Mutex::new(books)))
+    }
+
     /// Says where the answer comes from, and takes the place that this means.
     pub(super) fn ask(&self, aim: Aim, rules: &Rules, now: Instant) -> Place {
         let mut books = self.books();
@@ -136,8 +135,3 @@ fn digest(record: &Record) -> [u8; 32] {
     hasher.update(record.body());
     *hasher.finalize().as_bytes()
 }
-
-/// Far more jobs than one application waits for at one time.
-const JOBS_MAX: usize = 10_000;
-/// Enough for 10,000 answers of the size that job APIs give, and little beside the rest.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -48,6 +48,15 @@ pub struct Terminal {
     pub lasts: Duration,
 }
 
+/// What is remembered of all jobs together, at most; past it the oldest goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// Jobs.
+    pub jobs: usize,
+    /// Bytes of their answers.
+    pub bytes: u64,
+}
+
 impl Rules {
     /// Whether any answer may serve polls that come after it.
     fn keep(&self) -> bool {

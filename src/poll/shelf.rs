@@ -6,14 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::exchange::Record;
-use crate::poll::Rules;
 use crate::poll::job::{Holder, Job};
+use crate::poll::{Most, Rules};
 
 /// What is remembered of each job.
 #[derive(Debug)]
 pub(super) struct Shelf {
-    jobs_max: usize,
-    bytes_max: u64,
+    most: Most,
     holders: HashMap<Holder, HashMap<[u8; 32], Placed>>,
     /// The order in which they were put here.
     order: BTreeMap<u64, Job>,
@@ -77,9 +76,9 @@ impl Kept {
 
 impl Shelf {
     /// An empty one.
-    pub(super) fn new(jobs_max: usize, bytes_max: u64) -> Self {
+    pub(super) fn new(most: Most) -> Self {
         let (holders, order) = (HashMap::new(), BTreeMap::new());
-        Self { jobs_max, bytes_max, holders, order, placed: 0, bytes: 0 }
+        Self { most, holders, order, placed: 0, bytes: 0 }
     }
 
     /// What is remembered of a job.
@@ -91,10 +90,10 @@ impl Shelf {
     pub(super) fn put(&mut self, job: Job, kept: Kept) {
         self.remove(&job);
         let size = kept.record.size();
-        if size > self.bytes_max {
+        if size > self.most.bytes {
             return;
         }
-        while self.order.len() >= self.jobs_max || self.bytes + size > self.bytes_max {
+        while self.order.len() >= self.most.jobs || self.bytes + size > self.most.bytes {
             let Some(oldest) = self.order.first_key_value().map(|(_, job)| *job) else { return };
             self.remove(&oldest);
         }
@@ -187,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn so_many_jobs_are_remembered_and_the_oldest_goes_first() {
-        let mut shelf = Shelf::new(3, 10_000);
+        let mut shelf = Shelf::new(Most { jobs: 3, bytes: 10_000 });
         for (question, wanted) in
             [(0, &[0][..]), (1, &[0, 1]), (2, &[0, 1, 2]), (0, &[0, 1, 2]), (3, &[0, 2, 3])]
         {
@@ -198,7 +197,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn so_many_bytes_are_remembered() {
-        let mut shelf = Shelf::new(100, 1_000);
+        let mut shelf = Shelf::new(Most { jobs: 100, bytes: 1_000 });
         for (question, size, wanted) in [
             (0, 400, &[0][..]),
             (1, 599, &[0, 1]), // under
@@ -214,7 +213,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_loses_what_it_knew_and_no_other_does() {
-        let mut shelf = Shelf::new(10, 10_000);
+        let mut shelf = Shelf::new(Most { jobs: 10, bytes: 10_000 });
         for holder in [1, 2] {
             for question in [0, 1] {
                 shelf.put(job(holder, question), sized(200));
@@ -227,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_serves_for_its_time_and_goes_some_time_after() {
-        let mut shelf = Shelf::new(10, 10_000);
+        let mut shelf = Shelf::new(Most { jobs: 10, bytes: 10_000 });
         let began = Instant::now();
         let rules = both();
         shelf.put(job(1, 0), sized(200));

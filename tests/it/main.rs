@@ -12,6 +12,7 @@ mod provider;
 mod support;
 
 mod adoption;
+mod bounds;
 mod clients;
 mod cli;
 mod config;

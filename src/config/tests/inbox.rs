@@ -53,6 +53,22 @@ fn an_inbox_is_refused_where_it_cannot_be_meant() {
             format!("{key}.max_waiting: must be at least 1 (got 0)"),
         ),
         (
+            "{identity: {json: /a}, max_reading: 0}",
+            format!("{key}.max_reading: must be at least 1 (got 0)"),
+        ),
+        (
+            "{identity: {json: /a}, max_reading: 1000001}",
+            format!("{key}.max_reading: must be at most 1000000 (got 1000001)"),
+        ),
+        (
+            "{identity: {json: /a}, max_remembered: 0}",
+            format!("{key}.max_remembered: must be at least 1 (got 0)"),
+        ),
+        (
+            "{identity: {json: /a}, max_remembered: 10000001}",
+            format!("{key}.max_remembered: must be at most 10000000 (got 10000001)"),
+        ),
+        (
             "{identity: {json: /a}, max_size: 65MiB}",
             format!("{key}.max_size: must be at most 64MiB (got `65MiB`)"),
         ),
@@ -60,6 +76,18 @@ fn an_inbox_is_refused_where_it_cannot_be_meant() {
         let text = file("kind: effect", inbox);
         assert_eq!(faults(&text, &Environment::default()), [wanted], "in\n{text}");
     }
+}
+
+#[test]
+fn each_bound_of_an_inbox_is_the_one_that_was_written() {
+    let of = |more: &str| {
+        let text = file("kind: effect", &format!("{{identity: {{json: /id}}{more}}}"));
+        let rules = loaded(&text).routes[0].inbox.clone().expect("an inbox");
+        (rules.max_waiting, rules.max_bytes, rules.max_reading, rules.max_remembered)
+    };
+    assert_eq!(of(""), (10_000, 256 << 20, 256, 100_000));
+    let written = ", max_waiting: 1, max_bytes: 2B, max_reading: 3, max_remembered: 4";
+    assert_eq!(of(written), (1, 2, 3, 4));
 }
 
 #[test]

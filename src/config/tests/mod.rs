@@ -10,6 +10,7 @@ mod lookup;
 mod meaning;
 mod routes;
 mod shipped;
+mod state;
 mod traces;
 mod upstream;
 

@@ -10,7 +10,6 @@ use crate::exchange::{Failure, Origin, Request, Response};
 use crate::idempotency::Idempotency;
 use crate::idempotency::key::Key;
 use crate::idempotency::lookup::follow::{Asker, Follow};
-use crate::idempotency::lookup::table::FOLLOWED_MAX;
 use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::About;
 use crate::idempotency::terms::Shared;
@@ -39,7 +38,7 @@ where
 
 async fn take_up(shared: Arc<Shared>, asker: Asker) {
     let Some(journal) = shared.store.journal() else { return };
-    let most = u32::try_from(FOLLOWED_MAX).unwrap_or(u32::MAX);
+    let most = u32::try_from(shared.lookups.followed_max()).unwrap_or(u32::MAX);
     let left = journal.unknowns(shared.terms.metrics.name().to_owned(), most).await;
     let left = left.inspect_err(|fault| {
         tracing::warn!(%fault, "the keys that are unknown could not be read; they wait to be asked for");

@@ -38,7 +38,7 @@ use crate::idempotency::Carrier;
 pub use course::Patience;
 pub(super) use follow::{Asker, Follow};
 pub use shape::Shape;
-pub use table::Lookups;
+pub use table::{Lookups, Most};
 pub(super) use tag::{Tagged, put};
 pub use target::Target;
 

@@ -20,7 +20,25 @@ struct Inner {
     courses: DashMap<RecordId, Arc<Mutex<Course>>>,
     followed: DashMap<RecordId, ()>,
     turns: Arc<Semaphore>,
+    most: Most,
     tasks: TaskTracker,
+}
+
+/// How much is asked for in the background, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// Keys, each with the credentials of its request; past it, a key waits for whoever asks
+    /// for it.
+    pub followed: usize,
+    /// Of them, those read at one time: a provider that was away is not met by all at once.
+    pub turns: usize,
+}
+
+impl Most {
+    /// Keys of which readings are remembered; past it, those that nobody follows begin anew.
+    fn courses(self) -> usize {
+        self.followed.saturating_mul(COURSES_PER_FOLLOWED)
+    }
 }
 
 /// The right to ask for a key in the background; dropped, another may.
@@ -32,11 +50,12 @@ pub(super) struct Following {
 
 impl Lookups {
     /// Asks in `tasks`, for which nobody waits: what was not learned is unknown as before.
-    pub fn new(tasks: TaskTracker) -> Self {
+    pub fn new(most: Most, tasks: TaskTracker) -> Self {
         Self(Arc::new(Inner {
             courses: DashMap::new(),
             followed: DashMap::new(),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: Arc::new(Semaphore::new(most.turns)),
+            most,
             tasks,
         }))
     }
@@ -46,10 +65,10 @@ impl Lookups {
         if let Some(known) = self.0.courses.get(&id) {
             return Some(known.clone());
         }
-        if self.0.courses.len() >= COURSES_MAX {
+        if self.0.courses.len() >= self.0.most.courses() {
             self.0.courses.retain(|id, _| self.0.followed.contains_key(id));
         }
-        if self.0.courses.len() >= COURSES_MAX {
+        if self.0.courses.len() >= self.0.most.courses() {
             return None;
         }
         let fresh = || Arc::new(Mutex::new(Course::new(life(open), quiet_since(open))));
@@ -63,10 +82,16 @@ impl Lookups {
 
     /// Takes a key up, unless it is already, or there is no room.
     pub(super) fn follow(&self, id: RecordId) -> Option<Following> {
-        if self.0.followed.len() >= FOLLOWED_MAX || self.0.followed.insert(id, ()).is_some() {
+        if self.0.followed.len() >= self.0.most.followed || self.0.followed.insert(id, ()).is_some()
+        {
             return None;
         }
         Some(Following { lookups: self.clone(), id })
+    }
+
+    /// Keys that are followed at one time, at most.
+    pub(super) fn followed_max(&self) -> usize {
+        self.0.most.followed
     }
 
     /// Those who may ask at one time.
@@ -98,13 +123,9 @@ pub(super) fn quiet_since(open: &Open) -> Instant {
     now.checked_sub(open.quiet).unwrap_or(now)
 }
 
-/// Readings in the background at one time: a provider that was away is not met by all at once.
-pub(super) const TURNS: usize = 16;
-/// Keys that are asked for in the background, each with the credentials of its request; past
-/// it, a key waits for whoever asks for it.
-pub(super) const FOLLOWED_MAX: usize = 1000;
-/// Keys of which readings are remembered; past it, those that nobody follows begin anew.
-const COURSES_MAX: usize = 10_000;
+/// What is remembered of a key is small beside what it takes to follow it, and spares the
+/// provider a question where its key is repeated.
+const COURSES_PER_FOLLOWED: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -112,6 +133,8 @@ mod tests {
 
     use super::*;
     use crate::exchange::id::ExchangeId;
+
+    const MOST: Most = Most { followed: 3, turns: 1 };
 
     fn id(n: usize) -> RecordId {
         RecordId(*blake3::hash(&n.to_be_bytes()).as_bytes())
@@ -131,26 +154,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_is_followed_once_and_no_more_than_so_many_are() {
-        let lookups = Lookups::new(TaskTracker::new());
+        let lookups = Lookups::new(MOST, TaskTracker::new());
         let first = lookups.follow(id(0)).expect("there is room");
         assert!(lookups.follow(id(0)).is_none(), "it is followed already");
-        let more: Vec<_> = (1..FOLLOWED_MAX).filter_map(|n| lookups.follow(id(n))).collect();
-        assert_eq!(more.len(), FOLLOWED_MAX - 1);
-        assert!(lookups.follow(id(FOLLOWED_MAX)).is_none(), "there is no room");
+        let more: Vec<_> = (1..MOST.followed).filter_map(|n| lookups.follow(id(n))).collect();
+        assert_eq!(more.len(), MOST.followed - 1, "under and at the bound");
+        assert!(lookups.follow(id(MOST.followed)).is_none(), "there is no room");
         drop(first);
-        assert!(lookups.follow(id(FOLLOWED_MAX)).is_some());
+        assert!(lookups.follow(id(MOST.followed)).is_some());
     }
 
     #[tokio::test]
     async fn what_is_remembered_gives_way_unless_it_is_followed() {
-        let lookups = Lookups::new(TaskTracker::new());
+        let lookups = Lookups::new(MOST, TaskTracker::new());
         let _following = lookups.follow(id(0));
-        for n in 0..COURSES_MAX {
+        let courses = 10 * MOST.followed;
+        for n in 0..courses {
             lookups.course(id(n), &open()).expect("there is room");
         }
-        assert_eq!(lookups.0.courses.len(), COURSES_MAX);
+        assert_eq!(lookups.0.courses.len(), courses);
         let kept = lookups.course(id(0), &open()).expect("it is there");
-        lookups.course(id(COURSES_MAX), &open()).expect("the others gave way");
+        lookups.course(id(courses), &open()).expect("the others gave way");
         assert_eq!(lookups.0.courses.len(), 2);
         assert!(Arc::ptr_eq(&kept, &lookups.course(id(0), &open()).expect("it is there")));
     }

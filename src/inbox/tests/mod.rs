@@ -66,6 +66,8 @@ fn rules() -> Rules {
         max_size: 1000,
         max_waiting: 100,
         max_bytes: 1 << 20,
+        max_reading: 9,
+        max_remembered: 9,
         attempts: None,
         give_up_after: Duration::from_hours(1),
     }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use super::*;
 use crate::exchange::body::BodyError;
 use crate::exchange::tests::{data, streamed};
-use crate::inbox::tray::READING_MAX;
 
 /// A body of which nothing comes.
 struct Silent;
@@ -26,9 +25,10 @@ impl http_body::Body for Silent {
 
 #[tokio::test(start_paused = true)]
 async fn so_many_bodies_are_read_at_a_time_and_no_more() {
-    let scene = Scene::new(rules(), &[]);
+    const MOST: usize = 3;
+    let scene = Scene::new(Rules { max_reading: MOST, ..rules() }, &[]);
     let mut reading = Vec::new();
-    for n in 0..READING_MAX {
+    for n in 0..MOST {
         let answer = scene.event(&format!("e-{n}")).await;
         assert!(answer.is_ok(), "{n} are read, and there is a place for one more");
         let mut one = Box::pin(scene.send(Body::wrap(Silent)));
@@ -42,6 +42,37 @@ async fn so_many_bodies_are_read_at_a_time_and_no_more() {
     reading.pop(); // its sender left
     scene.events("later").await;
     assert_eq!(scene.counted("refused"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_changes_how_many_bodies_are_read() {
+    let scene = Scene::new(Rules { max_reading: 1, ..rules() }, &[]);
+    let reloaded = |max_reading| {
+        let rules = Rules { max_reading, ..rules() };
+        scene.tray.open(terms(&scene.application, rules, (&scene.metrics, &scene.tray)))
+    };
+    let one = scene.intake.place().expect("there is one");
+    assert!(scene.intake.place().is_err());
+    let more = reloaded(2);
+    let two = more.place().expect("there is another");
+    assert!(more.place().is_err());
+    let fewer = reloaded(1);
+    drop(one);
+    assert!(fewer.place().is_err(), "one is read as before");
+    drop(two);
+    assert!(fewer.place().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_deliveries_are_remembered_in_memory() {
+    for (max_remembered, accepted) in [(1, 3), (2, 2)] {
+        let scene = Scene::new(Rules { max_remembered, ..rules() }, &[]);
+        for id in ["a", "b", "a"] {
+            scene.events(id).await;
+            scene.settled().await;
+        }
+        assert_eq!(scene.counted("accepted"), accepted, "{max_remembered}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,11 @@ struct Stage {
     refused: Arc<AtomicBool>,
 }
 
+/// A board with room for all that one test has.
+fn board() -> Board {
+    Board::new(Most { jobs: 100, bytes: 1 << 20 })
+}
+
 /// What a client got: status, body, and how it came here.
 type Got = (u16, String, &'static str);
 
@@ -45,7 +50,7 @@ impl Stage {
             hint_max: SECOND * 60,
             deadline: SECOND * 300,
             observes: false,
-            board: Board::default(),
+            board: board(),
             refused: Refused::new(move |_, _| asked.load(Ordering::Relaxed)),
             tasks: tasks.clone(),
             metrics: metrics.polls("r"),

@@ -18,7 +18,7 @@ fn aim() -> Aim {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_poll_that_ended_without_a_word() {
-    let board = Board::default();
+    let board = board();
     let Place::Lead(leader, pilot) = board.ask(aim(), &spaced(60), Instant::now()) else {
         panic!("it leads")
     };
@@ -35,7 +35,7 @@ async fn nobody_waits_for_a_poll_that_ended_without_a_word() {
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_for_a_single_attempt_is_no_company_for_one_that_wants_more() {
-    let board = Board::default();
+    let board = board();
     let place = board.ask(aim(), &spaced(60), Instant::now());
     assert!(matches!(place, Place::Lead(..)));
     let single = Aim { single_attempt: true, ..aim() };
@@ -44,7 +44,7 @@ async fn a_poll_for_a_single_attempt_is_no_company_for_one_that_wants_more() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_asked_for_later_stands() {
-    let board = Board::default();
+    let board = board();
     let answer = |text: &'static str| {
         Record::new(StatusCode::OK, &http::HeaderMap::new(), Bytes::from_static(text.as_bytes()))
     };

@@ -143,7 +143,7 @@ async fn a_client_that_wants_it_fresh_asks_the_upstream() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_route_no_longer_wants_serves_nobody() {
-    let board = Board::default();
+    let board = board();
     let rules = Rules { interval: spaced(60).interval, ..terminal(60) };
     let stage = |rules| Stage::changed(rules, |terms| terms.board = board.clone());
     let before = stage(rules);

@@ -68,7 +68,7 @@ fn bench(rules: Rules) -> Bench {
 }
 
 fn bench_that(rules: Rules, tuned: impl FnOnce(&mut Terms)) -> Bench {
-    let (metrics, upstream, accounts) = (Metrics::new(), Scripted::default(), Accounts::default());
+    let (metrics, upstream, accounts) = (Metrics::new(), Scripted::default(), Accounts::new(8));
     let mut terms = Terms {
         rules,
         effects: Effects::ByMethod,

@@ -1,6 +1,6 @@
 //! Reads what is to be known before any program is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -50,10 +50,6 @@ pub(super) fn facts(config: &Config) -> Facts {
     let variables = variables(proxy.as_deref().unwrap_or_default(), &public);
     let elsewhere = elsewhere(&variables, address.as_deref())
         .map(|other| (other.clone(), probe(&other, user_for(&other).as_deref(), &ca_of(&public))));
-    let own = config.routes.iter().filter(|route| route.provenance.built_in().is_none());
-    let hosts = own.flat_map(|route| &route.matcher.hosts).filter_map(|host| host.exact());
-    let mut hosts: Vec<String> = hosts.map(str::to_owned).collect();
-    hosts.dedup();
     Facts {
         config: config.source.to_string(),
         proxy,
@@ -66,11 +62,19 @@ pub(super) fn facts(config: &Config) -> Facts {
         public,
         variables,
         elsewhere,
-        hosts,
+        hosts: hosts(config),
         now: SystemTime::now(),
         program: None,
         withheld: false,
     }
+}
+
+/// The hosts that the config's own routes name, each once.
+fn hosts(config: &Config) -> Vec<String> {
+    let own = config.routes.iter().filter(|route| route.provenance.built_in().is_none());
+    let hosts = own.flat_map(|route| &route.matcher.hosts).filter_map(|host| host.exact());
+    let hosts: BTreeSet<&str> = hosts.collect();
+    hosts.into_iter().map(str::to_owned).collect()
 }
 
 /// What the admin side says, and where its listeners are bound, in the config's order.
@@ -216,8 +220,19 @@ const PEM_MAX: u64 = 8 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use rustix::fs::{CWD, FileType, Mode as Bits, mknodat};
+    use samekey::config::{Environment, parse};
 
     use super::*;
+
+    #[test]
+    fn a_host_of_several_routes_is_named_once() {
+        let text = "routes:\n\
+                    - {name: one, match: {hosts: [b.test, a.test], methods: [POST]}}\n\
+                    - {name: two, match: {hosts: [c.test, '*.d.test']}}\n\
+                    - {name: three, match: {hosts: [b.test]}}\n";
+        let config = parse(text, Path::new("a.yaml"), &Environment::default()).unwrap();
+        assert_eq!(hosts(&config), ["a.test", "b.test", "c.test"]);
+    }
 
     #[test]
     fn only_a_file_that_ends_is_read() {

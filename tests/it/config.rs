@@ -143,6 +143,23 @@ async fn health_is_asked_of_the_sidecar_that_runs_while_its_file_is_broken() {
 }
 
 #[tokio::test]
+async fn health_is_asked_where_the_sidecar_listens_and_not_where_its_file_says() {
+    let folder = Arc::new(folder_with(&one_route("a")));
+    let samekey = Samekey::run_in(folder.clone()).await;
+    let health = async || ran(&mut command(folder.path(), &["health", "--ready"])).await;
+    let asked = health().await;
+    assert_eq!((asked.code, asked.err.as_str()), (Some(0), ""), "the file says port 0");
+    let moved = one_route("a")
+        .replace("admin: {address: '127.0.0.1:0'}", "admin: {address: '127.0.0.1:1'}");
+    fs::write(folder.path().join("samekey.yaml"), moved).expect("written");
+    let asked = health().await;
+    assert_eq!((asked.code, asked.err.as_str()), (Some(0), ""), "that takes a restart");
+    drop(samekey);
+    let asked = health().await;
+    assert!(asked.code == Some(1) && asked.err.contains("; 127.0.0.1:1/readyz: "), "{asked:?}");
+}
+
+#[tokio::test]
 async fn with_no_config_file_every_host_is_covered() {
     let provider = Provider::start(Options::default()).await.expect("a provider");
     provider.script("s", "429 retry_after_ms=5");

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use percent_encoding::percent_decode_str;
-use samekey::app::ledger::admin_file;
 use samekey::config::Config;
 use samekey::intercept::{Environment as Variables, Own, shown};
 use samekey::listen::{Auth, Mode as Listening, Spec, Target};
 
-use crate::cli::ask::{ask, reachable};
+use crate::cli::ask::{admin_sides, ask, reachable};
 use crate::cli::doctor::facts::{Admin, Facts, Mode, Pem, Reached, Variable};
 use crate::cli::doctor::judge::url;
 use crate::cli::doctor::probe::probe;
@@ -79,13 +78,8 @@ fn hosts(config: &Config) -> Vec<String> {
 
 /// What the admin side says, and where its listeners are bound, in the config's order.
 fn admin(config: &Config) -> (Admin, Vec<String>) {
-    let told = fs::read_to_string(admin_file(&config.state.dir)).unwrap_or_default();
-    let by_config = reachable(&config.admin.address);
     let mut tried = Vec::new();
-    for address in [told.trim(), &by_config] {
-        if address.is_empty() || address.ends_with(":0") {
-            continue;
-        }
+    for address in &admin_sides(&config.state.dir, Some(&config.admin.address)) {
         match ask(address, ("GET", "/api/status"), "", STATUS_MAX) {
             Ok(answer) if answer.status() == 200 => {
                 let status = serde_json::from_str(&answer.body).unwrap_or_default();
@@ -95,7 +89,6 @@ fn admin(config: &Config) -> (Admin, Vec<String>) {
             Err(error) => tried.push(format!("{address}: {error}")),
         }
     }
-    tried.dedup();
     (Admin::Silent(tried.join("; ")), Vec::new())
 }
 

@@ -38,6 +38,7 @@ use crate::upstream::{Dialer, Ourselves, Pool};
 
 use kept::Kept;
 pub use shared::ShareFault;
+use state::full;
 pub use state::{Home, StateFault};
 
 /// Why the sidecar did not start; each is one line.
@@ -275,11 +276,10 @@ fn publish(
 
 /// What is told at `http://samekey.internal/`.
 fn about(config: &Config, authority: &Authority, listeners: &[Listener]) -> About {
-    let public = &config.state.public;
     About {
         proxy_url: proxy_url(listeners),
         listeners: listeners.iter().map(in_words).collect(),
-        public: std::path::absolute(public).unwrap_or_else(|_unclear| public.clone()),
+        public: full(&config.state.public),
         ca_pem: authority.cert_pem().to_owned(),
         ca_digest: authority.digest(),
     }
@@ -334,13 +334,16 @@ fn proxy_url(listeners: &[Listener]) -> String {
 impl App {
     fn announce(&self) {
         let core = &self.core;
+        let config = core.config.load();
+        reload::warn_of_overridden(&config, &[]);
         let listeners: Vec<String> = self.listeners.iter().map(in_words).collect();
         tracing::info!(
             target: "samekey::start",
             version = env!("CARGO_PKG_VERSION"),
             listeners = listeners.join(", "),
             admin = %self.admin.1,
-            config = %core.config.load().source,
+            config = %config.source,
+            state_dir = %full(&config.state.dir).display(),
             upstream_proxy = core.upstream_proxy(),
             "samekey is up"
         );

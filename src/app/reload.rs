@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::app::{Core, inbox};
-use crate::config::{Config, Source};
+use crate::config::{Config, Overridden, Source};
 use crate::proxy::Router;
 
 /// Loads the config anew.
@@ -47,6 +47,7 @@ pub(super) fn now(core: &Core) -> Result<(), String> {
 fn apply(core: &Core, config: Config) {
     let before = core.config.load_full();
     warn_of_restart(&before, &config);
+    warn_of_overridden(&config, &before.overridden);
     let lasting = |route: &_| core.kept.of(route, &core.metrics);
     let router =
         Router::new(config.routes.clone(), lasting, &core.commons, &core.pool, &core.metrics);
@@ -74,6 +75,14 @@ fn warn_of_restart(before: &Config, after: &Config) {
     ];
     for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
         tracing::warn!(key, "this change takes a restart");
+    }
+}
+
+/// Says which of the file's words are not in force, but for those that are known already.
+pub(super) fn warn_of_overridden(config: &Config, known: &[Overridden]) {
+    for told in config.overridden.iter().filter(|told| !known.contains(told)) {
+        let Overridden { variable, key } = told;
+        tracing::warn!(key, variable, file = %config.source, "a variable overrides the config file");
     }
 }
 

@@ -1,8 +1,12 @@
 //! One question to the admin side of a sidecar, and its answer.
 
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::Path;
 use std::time::Duration;
+
+use samekey::app::ledger::admin_file;
 
 /// What a sidecar answered.
 #[derive(Debug)]
@@ -48,6 +52,20 @@ pub(super) fn ask(
     Ok(Answer { line, body: body.to_owned() })
 }
 
+/// Where the admin side may be: as the sidecar itself says in `dir`, then as its config says.
+///
+/// What it says comes first: the config may leave the port to the system, or have been changed
+/// since the start.
+pub(super) fn admin_sides(dir: &Path, by_config: Option<&str>) -> Vec<String> {
+    let told = fs::read_to_string(admin_file(dir)).unwrap_or_default();
+    let all = [Some(told.trim().to_owned()), by_config.map(reachable)].into_iter().flatten();
+    // Nobody can be asked at port 0.
+    let all = all.filter(|address| !address.is_empty() && !address.ends_with(":0"));
+    let mut all: Vec<String> = all.collect();
+    all.dedup();
+    all
+}
+
 /// A wildcard address is asked on loopback.
 pub(super) fn reachable(address: &str) -> String {
     match address.rsplit_once(':') {
@@ -57,3 +75,26 @@ pub(super) fn reachable(address: &str) -> String {
 }
 
 const PATIENCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_word_comes_before_the_configs_and_port_0_is_never_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |by_config, wanted: &[&str]| {
+            assert_eq!(admin_sides(dir.path(), by_config), wanted, "{by_config:?}");
+        };
+        check(None, &[]);
+        check(Some("127.0.0.1:0"), &[]);
+        check(Some("0.0.0.0:9090"), &["127.0.0.1:9090"]);
+        fs::write(admin_file(dir.path()), "127.0.0.1:4000\n").unwrap();
+        check(None, &["127.0.0.1:4000"]);
+        check(Some("[::]:0"), &["127.0.0.1:4000"]);
+        check(Some("localhost:9090"), &["127.0.0.1:4000", "localhost:9090"]);
+        check(Some("0.0.0.0:4000"), &["127.0.0.1:4000"]);
+        fs::write(admin_file(dir.path()), "").unwrap();
+        check(Some("127.0.0.1:9090"), &["127.0.0.1:9090"]);
+    }
+}

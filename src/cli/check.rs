@@ -2,13 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+
+use samekey::config::Overridden;
 
 use crate::cli::{Stop, load, print};
 
 pub(super) fn check(path: Option<&Path>) -> Result<ExitCode, Stop> {
     let config = load(path)?;
+    for Overridden { variable, key } in &config.overridden {
+        // Beside the verdict: no fault, and not what the file says.
+        drop(writeln!(io::stderr(), "{}: {key}: {variable} overrides it", config.source));
+    }
     let (own, built_in): (Vec<_>, Vec<_>) =
         config.routes.iter().partition(|route| route.provenance.built_in().is_none());
     let presets: BTreeSet<_> = built_in.iter().map(|route| route.provenance.built_in()).collect();

@@ -113,6 +113,9 @@ fn for_one_program(config: &mut Config, environment: &Environment, public: PathB
         caps,
     }];
     "127.0.0.1:0".clone_into(&mut config.admin.address);
+    // Where the file and its variables would have it listen is no matter here.
+    let of_sockets = ["listeners", "admin"];
+    config.overridden.retain(|told| !of_sockets.iter().any(|block| told.key.starts_with(block)));
     // It ends after its program: nobody is left to send a request.
     config.shutdown_delay = Duration::ZERO;
     // Whoever typed the command waits; a collector that is away must not be felt.

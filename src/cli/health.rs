@@ -1,14 +1,12 @@
 //! `samekey health`.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use samekey::app::ledger::admin_file;
 use samekey::config::Environment;
 
-use crate::cli::ask::{ask, reachable};
+use crate::cli::ask::{admin_sides, ask};
 use crate::cli::{Stop, load};
 
 #[derive(Debug, clap::Args)]
@@ -23,15 +21,17 @@ pub(super) struct Arguments {
 
 pub(super) fn health(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
     let probe = if arguments.ready { "/readyz" } else { "/livez" };
-    let address = match load(path) {
-        Ok(config) => reachable(&config.admin.address),
+    let (dir, by_config) = match load(path) {
+        Ok(config) => (config.state.dir, Some(config.admin.address)),
         // A file that was broken after the start is not in force: the sidecar goes on by the
         // one before, and whoever asks for its health must not restart it into the broken one.
-        Err(stop) => told().ok_or(stop)?,
+        Err(stop) => (told_in().ok_or(stop)?, None),
     };
     let began = SystemTime::now();
     loop {
-        let Err(stop) = probed(&address, probe) else { return Ok(ExitCode::SUCCESS) };
+        // Looked for each time: one that is waited for may not have said yet where it is.
+        let addresses = admin_sides(&dir, by_config.as_deref());
+        let Err(stop) = probed(&addresses, probe) else { return Ok(ExitCode::SUCCESS) };
         // A clock that was set back ends the wait as well.
         let waited = began.elapsed().unwrap_or(Duration::MAX);
         if arguments.wait.is_none_or(|wait| waited >= wait) {
@@ -41,15 +41,23 @@ pub(super) fn health(path: Option<&Path>, arguments: &Arguments) -> Result<ExitC
     }
 }
 
-fn probed(address: &str, probe: &str) -> Result<(), Stop> {
-    match ask(address, ("GET", probe), "", ANSWER_MAX) {
-        Ok(answer) if answer.status() == 200 => Ok(()),
-        Ok(answer) => {
-            let status = answer.line;
-            Err(Stop::Failed(format!("samekey: {address}{probe} answered {status}")))
+/// Asks them in turn; the first that answers has the say.
+fn probed(addresses: &[String], probe: &str) -> Result<(), Stop> {
+    let mut tried = Vec::new();
+    for address in addresses {
+        match ask(address, ("GET", probe), "", ANSWER_MAX) {
+            Ok(answer) if answer.status() == 200 => return Ok(()),
+            Ok(answer) => {
+                tried.push(format!("{address}{probe} answered {}", answer.line));
+                break;
+            }
+            Err(error) => tried.push(format!("{address}{probe}: {error}")),
         }
-        Err(error) => Err(Stop::Failed(format!("samekey: {address}{probe}: {error}"))),
     }
+    if tried.is_empty() {
+        tried.push("no address of a sidecar is known".to_owned());
+    }
+    Err(Stop::Failed(format!("samekey: {}", tried.join("; "))))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this command has no runtime to block")]
@@ -70,11 +78,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Nothing that starts takes an hour.
 const WAIT_MAX: u64 = 3600;
 
-/// Where the sidecar says that it listens, if `SAMEKEY_STATE_DIR` tells where it says so.
-fn told() -> Option<String> {
-    let dir = Environment::read().state_dir?;
-    let told = fs::read_to_string(admin_file(Path::new(&dir))).ok()?;
-    Some(told.trim().to_owned()).filter(|address| !address.is_empty())
+/// Where a sidecar says that it listens, if `SAMEKEY_STATE_DIR` tells.
+fn told_in() -> Option<PathBuf> {
+    let dir = PathBuf::from(Environment::read().state_dir?);
+    (!admin_sides(&dir, None).is_empty()).then_some(dir)
 }
 
 /// A probe answers in a few words.

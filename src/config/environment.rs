@@ -42,6 +42,15 @@ impl Environment {
     }
 }
 
+/// A key of the file that a variable is laid over, which says something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overridden {
+    /// The variable, which is in force.
+    pub variable: &'static str,
+    /// The key's full path.
+    pub key: &'static str,
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 fn variable(name: &str) -> Option<String> {
     let text = match std::env::var(name) {

@@ -1,10 +1,14 @@
 //! The whole file as written, and the [`Config`] that it becomes.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::admin::AdminBlock;
-use crate::config::environment::{ADMIN, AUTH, Environment, LISTEN, LOG, LOG_FORMAT, STATE_DIR};
+use crate::config::environment::{
+    ADMIN, AUTH, Environment, LISTEN, LOG, LOG_FORMAT, Overridden, STATE_DIR,
+};
 use crate::config::inbox::inboxes_are_reached;
 use crate::config::intercept::InterceptBlock;
 use crate::config::leaf::{HOUR, Parse, Parsed, SECOND, Span, Word, Words};
@@ -125,7 +129,7 @@ impl File {
         env: &Environment,
         mut reading: Reading<'_>,
     ) -> Result<Config, Faults> {
-        self.lay_over(env, &mut reading);
+        let overridden = self.lay_over(env, &mut reading);
         let listeners = self.listeners(env, &mut reading);
         let routes = self.routes(&listeners, &mut reading);
         let intercept = self.intercept.meant(&mut reading);
@@ -135,6 +139,7 @@ impl File {
         Ok(Config {
             source,
             digest,
+            overridden,
             listeners,
             admin: self.admin.meant(),
             state,
@@ -149,8 +154,9 @@ impl File {
         })
     }
 
-    /// Lays the environment over the file.
-    fn lay_over(&mut self, env: &Environment, reading: &mut Reading<'_>) {
+    /// Lays the environment over the file; returns what of the file's words that changes.
+    fn lay_over(&mut self, env: &Environment, reading: &mut Reading<'_>) -> Vec<Overridden> {
+        let before = self.under_variables();
         // The first listener is the one that HTTPS_PROXY points at.
         if let Some(first) = self.listeners.first_mut() {
             over(&mut first.address, LISTEN, env.listen.as_deref(), reading);
@@ -162,6 +168,28 @@ impl File {
         over(&mut self.state.dir, STATE_DIR, env.state_dir.as_deref(), reading);
         over(&mut self.log.level, LOG, env.log.as_deref(), reading);
         over(&mut self.log.format, LOG_FORMAT, env.log_format.as_deref(), reading);
+        let both = before.into_iter().zip(self.under_variables());
+        let changed =
+            both.filter(|((_, key, before), (_, _, after))| reading.wrote(key) && before != after);
+        changed.map(|((variable, key, _), _)| Overridden { variable, key }).collect()
+    }
+
+    /// The variables that are laid over the file, each with its key and what that says.
+    fn under_variables(&self) -> [(&'static str, &'static str, Option<serde_json::Value>); 6] {
+        fn said(key: impl Serialize) -> Option<serde_json::Value> {
+            serde_json::to_value(key).ok()
+        }
+        let first = self.listeners.first();
+        // A slash at its end makes no other folder.
+        let dir: PathBuf = self.state.dir.components().collect();
+        [
+            (LISTEN, "listeners[0].address", first.and_then(|first| said(&first.address))),
+            (AUTH, "listeners[0].auth", first.and_then(|first| said(&first.auth))),
+            (ADMIN, "admin.address", said(&self.admin.address)),
+            (STATE_DIR, "state.dir", said(dir)),
+            (LOG, "log.level", said(&self.log.level)),
+            (LOG_FORMAT, "log.format", said(self.log.format)),
+        ]
     }
 
     fn listeners(&self, env: &Environment, reading: &mut Reading<'_>) -> Vec<listen::Spec> {

@@ -44,7 +44,7 @@ use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use environment::Environment;
+pub use environment::{Environment, Overridden};
 pub use fault::{Fault, Faults};
 pub use state::{Journal, Shared, State};
 pub use traces::Traces;
@@ -58,6 +58,8 @@ pub struct Config {
     pub source: Source,
     /// Of the text that it was read from.
     pub digest: blake3::Hash,
+    /// The file's own words that a variable puts out of force.
+    pub overridden: Vec<Overridden>,
     /// Where requests get in; at least one.
     pub listeners: Vec<crate::listen::Spec>,
     /// The admin listener.

@@ -1,5 +1,6 @@
 //! The variables that point a program at the sidecar and let it trust the CA.
 
+use std::net::Ipv6Addr;
 use std::path::{Path, absolute};
 
 use http::Uri;
@@ -234,13 +235,20 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// An exception as Java writes it; networks it does not know.
+/// An exception as Java writes it; networks and ports it does not know.
 fn java_host(host: &str) -> Option<String> {
     match host {
         host if host.contains('/') => None,
-        host if host.starts_with('.') => Some(format!("*{host}")),
-        host if host.contains(':') && !host.starts_with('[') => Some(format!("[{host}]")),
-        host => Some(host.to_owned()),
+        host if host.parse::<Ipv6Addr>().is_ok() => Some(format!("[{host}]")),
+        host if host.starts_with('.') => Some(format!("*{}", without_port(host))),
+        host => Some(without_port(host).to_owned()),
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => name,
+        _ => host,
     }
 }
 
@@ -427,6 +435,24 @@ mod tests {
             ));
             assert_eq!(written.contains("disabledSchemes"), url.contains('@'));
             assert!(written.contains("-Djavax.net.ssl.trustStore=\"/a b/it's/truststore.p12\"\n"));
+        }
+    }
+
+    #[test]
+    fn java_knows_an_exception_without_its_port() {
+        for (host, wanted) in [
+            ("corp.example:8080", Some("corp.example")),
+            (".corp.example:8080", Some("*.corp.example")),
+            ("*.corp.example", Some("*.corp.example")),
+            ("10.1.2.3:80", Some("10.1.2.3")),
+            ("::1", Some("[::1]")),
+            ("fd00:ec2::254", Some("[fd00:ec2::254]")),
+            ("[::1]", Some("[::1]")),
+            ("[::1]:8080", Some("[::1]")),
+            ("10.0.0.0/8", None),
+            ("fd00::/8", None),
+        ] {
+            assert_eq!(java_host(host).as_deref(), wanted, "{host}");
         }
     }
 

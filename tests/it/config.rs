@@ -109,6 +109,26 @@ async fn variables_override_the_file() {
 }
 
 #[tokio::test]
+async fn a_variable_over_a_word_of_the_file_is_told_where_it_starts() {
+    let folder = Arc::new(folder_with(&one_route("a")));
+    let state = ("SAMEKEY_STATE_DIR", "elsewhere");
+    let samekey = Samekey::run_with(folder.clone(), &[state, ("SAMEKEY_LOG", "info")]).await;
+    let lines = samekey.log();
+    let warned: Vec<_> = lines.iter().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warned.len(), 1, "{lines:#?}");
+    for word in ["\"state.dir\"", "\"SAMEKEY_STATE_DIR\"", "\"samekey.yaml\""] {
+        assert!(warned[0].contains(word), "{word} is not in {}", warned[0]);
+    }
+    let dir = fs::canonicalize(folder.path()).expect("it is there").join("elsewhere");
+    samekey.logged(&["samekey is up", &format!("\"state_dir\":\"{}\"", dir.display())]).await;
+    let checked = ran(command(folder.path(), &["check"]).env(state.0, state.1)).await;
+    assert_eq!(
+        (checked.code, checked.err.as_str()),
+        (Some(0), "samekey.yaml: state.dir: SAMEKEY_STATE_DIR overrides it\n")
+    );
+}
+
+#[tokio::test]
 async fn a_variable_says_who_may_use_it() {
     let provider = Provider::start(Options::default()).await.expect("a provider");
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
@@ -140,6 +160,23 @@ async fn health_is_asked_of_the_sidecar_that_runs_while_its_file_is_broken() {
     drop(samekey);
     let asked = ran(command(folder.path(), &["health"]).env(state.0, state.1)).await;
     assert_eq!(asked.code, Some(1), "nobody is there: {}", asked.err);
+}
+
+#[tokio::test]
+async fn health_is_asked_where_the_sidecar_listens_and_not_where_its_file_says() {
+    let folder = Arc::new(folder_with(&one_route("a")));
+    let samekey = Samekey::run_in(folder.clone()).await;
+    let health = async || ran(&mut command(folder.path(), &["health", "--ready"])).await;
+    let asked = health().await;
+    assert_eq!((asked.code, asked.err.as_str()), (Some(0), ""), "the file says port 0");
+    let moved = one_route("a")
+        .replace("admin: {address: '127.0.0.1:0'}", "admin: {address: '127.0.0.1:1'}");
+    fs::write(folder.path().join("samekey.yaml"), moved).expect("written");
+    let asked = health().await;
+    assert_eq!((asked.code, asked.err.as_str()), (Some(0), ""), "that takes a restart");
+    drop(samekey);
+    let asked = health().await;
+    assert!(asked.code == Some(1) && asked.err.contains("; 127.0.0.1:1/readyz: "), "{asked:?}");
 }
 
 #[tokio::test]

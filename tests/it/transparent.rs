@@ -86,6 +86,7 @@ async fn capture_prints_rules_for_the_listeners_of_the_config() {
     let one = "listeners: [{address: '127.0.0.1:8082', mode: transparent}]\n";
     let (code, out, err) = printed(one, &[]).await;
     assert_eq!((code, out.contains("nfproto ipv6")), (Some(0), false));
+    assert!(out.contains("meta skuid 65532 return"), "the image's user, whoever asks: {out}");
     assert_eq!(err, "samekey capture: IPv6 is not redirected: no transparent listener on [::1]\n");
 }
 

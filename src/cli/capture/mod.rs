@@ -51,10 +51,9 @@ struct Wanted {
     #[arg(long, value_delimiter = ',', default_values_t = [80, 443], value_name = "PORT,...",
           value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
-    /// The user that samekey runs as, whose connections are left alone [default: 65532 when
-    /// root asks, else who asks]
-    #[arg(long)]
-    uid: Option<u32>,
+    /// The user that samekey runs as, whose connections are left alone; by default the image's
+    #[arg(long, default_value_t = IMAGE_UID)]
+    uid: u32,
     /// Redirect what this user's programs connect to, and nothing else
     #[arg(long, value_name = "UID")]
     only_uid: Option<u32>,
@@ -112,10 +111,8 @@ pub(super) fn capture(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
 
 fn planned(path: Option<&Path>, wanted: &Wanted) -> Result<Plan, Stop> {
     let usage = |wish: String| Stop::Usage(format!("samekey capture: {wish}"));
-    let own = rustix::process::getuid();
-    let own_uid =
-        wanted.uid.unwrap_or_else(|| if own.is_root() { IMAGE_UID } else { own.as_raw() });
-    if wanted.only_uid == Some(own_uid) {
+    let Wanted { uid: own_uid, only_uid, ref except, .. } = *wanted;
+    if only_uid == Some(own_uid) {
         let wish =
             format!("--only-uid {own_uid} is samekey's own user: nothing would be redirected");
         return Err(usage(wish));
@@ -128,7 +125,6 @@ fn planned(path: Option<&Path>, wanted: &Wanted) -> Result<Plan, Stop> {
     let mut ports = wanted.ports.clone();
     ports.sort_unstable();
     ports.dedup();
-    let Wanted { only_uid, ref except, .. } = *wanted;
     Ok(Plan { ports, to, own_uid, only_uid, except: except.clone() })
 }
 

@@ -1,6 +1,6 @@
 //! Reads what is to be known before any program is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use percent_encoding::percent_decode_str;
-use samekey::app::ledger::admin_file;
 use samekey::config::Config;
 use samekey::intercept::{Environment as Variables, Own, shown};
 use samekey::listen::{Auth, Mode as Listening, Spec, Target};
 
-use crate::cli::ask::{ask, reachable};
+use crate::cli::ask::{admin_sides, ask, reachable};
 use crate::cli::doctor::facts::{Admin, Facts, Mode, Pem, Reached, Variable};
 use crate::cli::doctor::judge::url;
 use crate::cli::doctor::probe::probe;
@@ -50,10 +49,6 @@ pub(super) fn facts(config: &Config) -> Facts {
     let variables = variables(proxy.as_deref().unwrap_or_default(), &public);
     let elsewhere = elsewhere(&variables, address.as_deref())
         .map(|other| (other.clone(), probe(&other, user_for(&other).as_deref(), &ca_of(&public))));
-    let own = config.routes.iter().filter(|route| route.provenance.built_in().is_none());
-    let hosts = own.flat_map(|route| &route.matcher.hosts).filter_map(|host| host.exact());
-    let mut hosts: Vec<String> = hosts.map(str::to_owned).collect();
-    hosts.dedup();
     Facts {
         config: config.source.to_string(),
         proxy,
@@ -66,22 +61,25 @@ pub(super) fn facts(config: &Config) -> Facts {
         public,
         variables,
         elsewhere,
-        hosts,
+        hosts: hosts(config),
         now: SystemTime::now(),
         program: None,
         withheld: false,
     }
 }
 
+/// The hosts that the config's own routes name, each once.
+fn hosts(config: &Config) -> Vec<String> {
+    let own = config.routes.iter().filter(|route| route.provenance.built_in().is_none());
+    let hosts = own.flat_map(|route| &route.matcher.hosts).filter_map(|host| host.exact());
+    let hosts: BTreeSet<&str> = hosts.collect();
+    hosts.into_iter().map(str::to_owned).collect()
+}
+
 /// What the admin side says, and where its listeners are bound, in the config's order.
 fn admin(config: &Config) -> (Admin, Vec<String>) {
-    let told = fs::read_to_string(admin_file(&config.state.dir)).unwrap_or_default();
-    let by_config = reachable(&config.admin.address);
     let mut tried = Vec::new();
-    for address in [told.trim(), &by_config] {
-        if address.is_empty() || address.ends_with(":0") {
-            continue;
-        }
+    for address in &admin_sides(&config.state.dir, Some(&config.admin.address)) {
         match ask(address, ("GET", "/api/status"), "", STATUS_MAX) {
             Ok(answer) if answer.status() == 200 => {
                 let status = serde_json::from_str(&answer.body).unwrap_or_default();
@@ -91,7 +89,6 @@ fn admin(config: &Config) -> (Admin, Vec<String>) {
             Err(error) => tried.push(format!("{address}: {error}")),
         }
     }
-    tried.dedup();
     (Admin::Silent(tried.join("; ")), Vec::new())
 }
 
@@ -216,8 +213,19 @@ const PEM_MAX: u64 = 8 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use rustix::fs::{CWD, FileType, Mode as Bits, mknodat};
+    use samekey::config::{Environment, parse};
 
     use super::*;
+
+    #[test]
+    fn a_host_of_several_routes_is_named_once() {
+        let text = "routes:\n\
+                    - {name: one, match: {hosts: [b.test, a.test], methods: [POST]}}\n\
+                    - {name: two, match: {hosts: [c.test, '*.d.test']}}\n\
+                    - {name: three, match: {hosts: [b.test]}}\n";
+        let config = parse(text, Path::new("a.yaml"), &Environment::default()).unwrap();
+        assert_eq!(hosts(&config), ["a.test", "b.test", "c.test"]);
+    }
 
     #[test]
     fn only_a_file_that_ends_is_read() {

@@ -3,6 +3,7 @@
 //! Of what goes by it keeps the host and port of a request's first line, the status of the
 //! first answer, and how far TLS has come: no field, no path, no body.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,13 +36,14 @@ struct Seen {
 
 impl Relay {
     /// Listens on a free port for as long as its runtime lives, and passes on to `proxy`.
-    pub(super) async fn start(proxy: String) -> std::io::Result<Self> {
+    pub(super) async fn start(proxy: String) -> io::Result<Self> {
         let socket = TcpListener::bind("127.0.0.1:0").await?;
         let address = socket.local_addr()?;
         let relay = Self { address, seen: Arc::default(), tasks: TaskTracker::new() };
         let own = relay.clone();
         let accepting = async move {
-            while let Ok((client, _)) = socket.accept().await {
+            loop {
+                let (client, _) = next(|| socket.accept()).await;
                 let seen = own.place();
                 own.tasks.spawn(pass(client, proxy.clone(), seen));
             }
@@ -133,6 +135,17 @@ fn status(answer: &[u8]) -> Option<u16> {
     text.strip_prefix("HTTP/1.")?.get(2..)?.parse().ok()
 }
 
+/// What is accepted next, however often that fails before.
+async fn next<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            // Out of file descriptors, mostly: trying at once would only spin.
+            Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+        }
+    }
+}
+
 async fn pass(client: TcpStream, proxy: String, seen: Arc<Mutex<Seen>>) {
     let Ok(proxy) = TcpStream::connect(&proxy).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
@@ -165,6 +178,7 @@ fn held(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const BUFFER: usize = 16 * 1024;
 /// As long as the proxy itself takes a head to be.
 const HEAD_MAX: usize = 64 * 1024;
@@ -205,6 +219,18 @@ mod tests {
         seen.client_said(b"CONNECT a.test:443 HTTP/1.1\r\n\r\n\x16\x03\x01\x00\x01x");
         b"HTTP/1.1 407 Proxy".chunks(3).for_each(|bytes| seen.proxy_said(bytes));
         assert_eq!((seen.talk().answered, seen.talk().tls), (Some(407), Tls::Begun));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_cannot_be_taken_is_not_the_last() {
+        let left = std::cell::Cell::new(3);
+        let began = tokio::time::Instant::now();
+        let accept = async || {
+            left.set(left.get() - 1);
+            if left.get() > 0 { Err(io::Error::from_raw_os_error(24)) } else { Ok("taken") }
+        };
+        assert_eq!((next(accept).await, left.get()), ("taken", 0));
+        assert_eq!(began.elapsed(), 2 * ACCEPT_AGAIN);
     }
 
     #[tokio::test]

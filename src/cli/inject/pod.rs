@@ -246,7 +246,7 @@ fn join(at: &str, key: &str) -> String {
 }
 
 /// `shutdown.grace` in `config/kubernetes/base/samekey.yaml`.
-const GRACE_SECONDS: u64 = 20;
+pub(super) const GRACE_SECONDS: u64 = 20;
 
 /// The groups of Kubernetes' own lists.
 const VERSIONS: &[&str] = &["", "apps", "batch"];

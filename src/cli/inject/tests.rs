@@ -1,6 +1,7 @@
 //! What comes out for what goes in.
 
 use proptest::prelude::*;
+use samekey::config::{Environment, parse};
 
 use super::*;
 
@@ -298,4 +299,11 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_grace_that_a_pod_is_held_against_is_the_shipped_one() {
+    let shipped = include_str!("../../../config/kubernetes/base/samekey.yaml");
+    let shipped = parse(shipped, Path::new("samekey.yaml"), &Environment::default()).unwrap();
+    assert_eq!(shipped.shutdown_grace.as_secs(), pod::GRACE_SECONDS);
 }

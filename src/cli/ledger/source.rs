@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusqlite::Connection;
 use samekey::admin::{Exchange, Page};
-use samekey::app::ledger::{admin_file, file};
+use samekey::app::ledger::file;
 use samekey::config::{Config, Journal};
 use samekey::exchange::id::ExchangeId;
 use samekey::journal::ledger::{self, Filter};
 use serde::de::DeserializeOwned;
 
 use crate::cli::Stop;
-use crate::cli::ask::{Answer, ask, reachable};
+use crate::cli::ask::{Answer, admin_sides, ask};
 
 /// Where exchanges are read.
 #[derive(Debug)]
@@ -76,14 +76,7 @@ impl Source {
 impl Sidecar {
     pub(super) fn of(config: &Config) -> Self {
         let dir = &config.state.dir;
-        let told = std::fs::read_to_string(admin_file(dir)).unwrap_or_default();
-        let by_config = reachable(&config.admin.address);
-        let addresses = [told.trim().to_owned(), by_config].into_iter();
-        // Nobody can be asked at port 0.
-        let addresses = addresses.filter(|address| !address.is_empty() && !address.ends_with(":0"));
-        let mut addresses: Vec<String> = addresses.collect();
-        addresses.dedup();
-        Self { addresses, file: file(dir) }
+        Self { addresses: admin_sides(dir, Some(&config.admin.address)), file: file(dir) }
     }
 
     /// Asks it; the error says what was tried.

@@ -60,6 +60,42 @@ fn the_environment_is_laid_over_the_file() {
 }
 
 #[test]
+fn a_key_that_says_something_else_than_its_variable_is_told() {
+    let set = |text: &str| Some(text.to_owned());
+    let env = Environment {
+        listen: set("127.0.0.1:1"),
+        auth: set("open"),
+        admin: set("127.0.0.1:2"),
+        state_dir: set("/x"),
+        log: set("warn"),
+        log_format: set("json"),
+        ..Environment::default()
+    };
+    let check = |text: &str, env: &Environment, wanted: &[(&str, &str)]| {
+        let config = parse(text, Path::new("a.yaml"), env).expect("a config");
+        let told = config.overridden.iter().map(|told| (told.variable, told.key));
+        assert_eq!(told.collect::<Vec<_>>(), wanted, "{text}");
+    };
+    let all = "listeners: [{address: '127.0.0.1:8', auth: {user: ann, password_file: /none}}]\n\
+               admin: {address: '127.0.0.1:9'}\nstate: {dir: /data}\n\
+               log: {level: debug, format: text}";
+    let wanted = [
+        ("SAMEKEY_LISTEN", "listeners[0].address"),
+        ("SAMEKEY_AUTH", "listeners[0].auth"),
+        ("SAMEKEY_ADMIN", "admin.address"),
+        ("SAMEKEY_STATE_DIR", "state.dir"),
+        ("SAMEKEY_LOG", "log.level"),
+        ("SAMEKEY_LOG_FORMAT", "log.format"),
+    ];
+    check(all, &env, &wanted);
+    let alike = "listeners: [{address: '127.0.0.1:1'}]\nadmin: {address: '127.0.0.1:2'}\n\
+                 state: {dir: /x/}\nlog: {level: warn, format: json}";
+    check(alike, &env, &[]);
+    check("state: {journal: memory}", &env, &[]);
+    check("state: {dir: /data}", &Environment::default(), &[]);
+}
+
+#[test]
 fn a_variable_says_who_may_use_the_first_listener() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("pass:word");

@@ -1,6 +1,7 @@
 //! The kustomizations: what they add is valid, guarded, and what the binary expects.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -9,7 +10,7 @@ use super::{
     EXAMPLES, VERSIONS, applications, assert_valid, configured, here, kustomized, list, named,
     objects, pod, proxied, put, sidecar, text, validated,
 };
-use crate::support::program::{folder_with, samekey};
+use crate::support::program::{command, folder_with, ran, samekey};
 
 #[tokio::test]
 async fn every_example_is_what_each_version_takes() {
@@ -172,8 +173,9 @@ async fn who_is_told_to_end_with_its_application_still_takes_its_last_calls() {
 /// Holds a `samekey.yaml` against the pod that reads it.
 pub(super) async fn assert_agrees(config: &str, pod: &Value) {
     let folder = folder_with(config);
-    let ran = samekey(folder.path(), &["check"]).await;
-    assert_eq!(ran.code, Some(0), "{}\n{config}", ran.err);
+    let mut check = command(folder.path(), &["check"]);
+    let ran = ran(check.envs(image_variables())).await;
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{config}");
     let read: Value = serde_saphyr::from_str(config).expect("YAML");
     let env = samekey(folder.path(), &["env", "--format", "k8s"]).await;
     let env: Value = serde_saphyr::from_str(&env.out).expect("a list");
@@ -188,9 +190,9 @@ pub(super) async fn assert_agrees(config: &str, pod: &Value) {
     assert_eq!(text(&read, "/admin/address").rsplit_once(':').expect("a port").1, port);
     let within = |key: &str, volume: &str| {
         let mount = named(list(sidecar, "/volumeMounts"), volume).expect("a mount");
-        let under = format!("{}/", text(mount, "/mountPath"));
-        let path = text(&read, key);
-        assert!(path.starts_with(&under), "{key}: {path} is not in {volume}");
+        let path = Path::new(text(&read, key));
+        let is_within = path.starts_with(text(mount, "/mountPath"));
+        assert!(is_within, "{key}: {} is not in {volume}", path.display());
     };
     within("/state/dir", "samekey-state");
     within("/state/public", "samekey-public");
@@ -200,6 +202,17 @@ pub(super) async fn assert_agrees(config: &str, pod: &Value) {
         within("/intercept/ca/key", "samekey-ca");
     }
     assert_fits(&read, pod);
+}
+
+/// Of the image's own variables those that are samekey's: they win over the config.
+fn image_variables() -> Vec<(String, String)> {
+    let dockerfile = std::fs::read_to_string(here("Dockerfile")).expect("readable");
+    let lines = dockerfile.lines().filter(|line| !line.starts_with('#'));
+    let words = lines.flat_map(str::split_whitespace).filter(|word| word.starts_with("SAMEKEY_"));
+    let set = words.filter_map(|word| word.split_once('='));
+    let set: Vec<_> = set.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    assert!(set.iter().any(|(name, _)| name == "SAMEKEY_STATE_DIR"), "{set:?}");
+    set
 }
 
 /// Memory, disk and time are enough for what the config allows itself.

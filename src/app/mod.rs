@@ -30,7 +30,7 @@ use crate::config::{Config, Faults};
 use crate::idempotency::Commons;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
 use crate::listen::{House, Listener, Mode, Target};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation};
 use crate::proxy::{About, Proxy, Router};
 use crate::route::Route;
 use crate::trace::Tracer;
@@ -374,7 +374,7 @@ async fn sweep(core: Arc<Core>) {
             core.commons.store.forget(&id, &key).await;
         }
         if let Err(fault) = core.commons.store.sweep().await {
-            core.metrics.store_error("sweep");
+            core.metrics.store_error(Operation::Sweep);
             tracing::warn!(%fault, "the store could not be swept");
         }
     }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{self, Arc};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -101,6 +101,8 @@ struct Core {
     config: ArcSwap<Config>,
     load: Load,
     /// Of the text that was loaded, or refused, last.
+    /// Held for the whole of a reload: one that began later wins, and none is half in force.
+    reloading: sync::Mutex<()>,
     tried: ArcSwap<blake3::Hash>,
     proxy: Proxy,
     commons: Commons,
@@ -184,6 +186,7 @@ impl App {
             config: ArcSwap::from_pointee(config),
             load,
             proxy,
+            reloading: sync::Mutex::default(),
             commons,
             pool,
             house,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Books;
-use crate::app::{Home, shared};
+use crate::app::{Home, ending, shared};
 use crate::config::{self, Config};
 use crate::exchange::id::ExchangeId;
 use crate::idempotency::Commons;
@@ -168,7 +168,7 @@ pub async fn resolve_alone(
     }
     let resolution = store.resolve(exchange, verdict).await?;
     let entry = store.show(exchange).await?;
-    store.close().await;
+    store.close(ending::CLOSE_WITHIN).await;
     Ok((resolution, entry))
 }
 

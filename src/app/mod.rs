@@ -36,6 +36,7 @@ use crate::route::Route;
 use crate::trace::Tracer;
 use crate::upstream::{Dialer, Ourselves, Pool};
 
+pub use ending::AFTER_GRACE;
 use kept::Kept;
 pub use shared::ShareFault;
 pub use state::{Home, StateFault};
@@ -100,9 +101,9 @@ pub struct App {
 struct Core {
     config: ArcSwap<Config>,
     load: Load,
-    /// Of the text that was loaded, or refused, last.
     /// Held for the whole of a reload: one that began later wins, and none is half in force.
     reloading: sync::Mutex<()>,
+    /// Of the text that was loaded, or refused, last.
     tried: ArcSwap<blake3::Hash>,
     proxy: Proxy,
     commons: Commons,
@@ -185,8 +186,8 @@ impl App {
             tried: ArcSwap::from_pointee(config.digest),
             config: ArcSwap::from_pointee(config),
             load,
-            proxy,
             reloading: sync::Mutex::default(),
+            proxy,
             commons,
             pool,
             house,
@@ -235,8 +236,7 @@ impl App {
         for listener in self.listeners {
             core.background.spawn(listener.run(core.house.clone()));
         }
-        let until = ending::follow(&core, told).await;
-        traces::close(core.tracer.as_ref(), until, core.config.load().traces.at_end).await;
+        ending::follow(&core, told).await;
         ending::close(&closing, admin).await;
     }
 }

@@ -376,3 +376,18 @@ async fn what_was_asked_is_found_though_it_became_known_after_the_answer() {
     identify(print(1));
     assert_eq!(told().await, Some(print(1)));
 }
+
+#[tokio::test]
+async fn a_file_is_closed_in_time_or_left_to_the_next_start() {
+    let store = on_disk(ROOMY);
+    let folder = store.folder.as_ref().expect("it is on disk").path().join("journal");
+    let log = folder.join(format!("{}-wal", crate::journal::schema::FILE));
+    drop(store.claim(1).await);
+    let gate = store.busy();
+    let began = tokio::time::Instant::now();
+    store.close(Duration::from_millis(50)).await;
+    assert!(began.elapsed() < Duration::from_secs(10) && log.exists(), "it is not waited for");
+    drop(gate);
+    store.close(Duration::from_mins(1)).await;
+    assert!(!log.exists(), "it is brought back into the file");
+}

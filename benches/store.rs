@@ -23,6 +23,7 @@ use samekey::idempotency::scope::RecordId;
 use samekey::idempotency::store::{About, Asked, Disk, Record, Reserved, Settlement, Store, Told};
 use samekey::journal::moment::micros;
 use samekey::journal::{Clock, Durability, Journal, Options};
+use samekey::metrics::Metrics;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -172,7 +173,7 @@ async fn open(folder: &Path) -> Result<Store, Fault> {
     })?;
     let (_, epoch) = journal.newest().await?;
     // Nothing in memory: each look-up asks the file.
-    Ok(Store::Disk(Disk::new(journal, 0, epoch)))
+    Ok(Store::Disk(Disk::new(journal, 0, epoch, Metrics::new())))
 }
 
 /// Claims and answers so many keys.

@@ -41,7 +41,7 @@ pub(super) async fn build(
     means: Means<'_>,
 ) -> Result<(Commons, Gates), StartFault> {
     let state = &config.state;
-    let (mut store, newest) = ledger::store(config, means.background).await?;
+    let (mut store, newest) = ledger::store(config, means.background, means.metrics).await?;
     let seed = state::seed()?;
     let mut gates = Gates::default();
     let secret = match &state.shared {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use crate::admin::Desk;
 use crate::app::{Core, ledger, reload};
 use crate::journal::Fault;
-use crate::metrics::UnknownKey;
+use crate::metrics::{Operation, UnknownKey};
 use crate::retry::Attempts;
 
 pub(super) fn of(core: &Arc<Core>) -> Desk {
@@ -67,7 +67,7 @@ impl Core {
                 let counted = counted.map(|each| ((each.route, key(each.closed)), each.count));
                 self.metrics.unknowns(&counted.collect());
             }
-            Ok(Err(_)) | Err(_) => self.metrics.store_error("unknowns"),
+            Ok(Err(_)) | Err(_) => self.metrics.store_error(Operation::Unknowns),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Books;
-use crate::app::{Home, shared};
+use crate::app::{Home, ending, shared};
 use crate::config::{self, Config};
 use crate::exchange::id::ExchangeId;
 use crate::idempotency::Commons;
@@ -27,7 +27,11 @@ use crate::metrics::Metrics;
 use crate::route::Route;
 
 /// The store of this replica alone, and the newest name in it.
-pub(super) async fn store(config: &Config, tasks: &TaskTracker) -> Result<(Store, u64), Unusable> {
+pub(super) async fn store(
+    config: &Config,
+    tasks: &TaskTracker,
+    metrics: &Metrics,
+) -> Result<(Store, u64), Unusable> {
     let state = &config.state;
     if state.journal == config::Journal::Memory {
         return Ok((Store::Memory(Memory::new(state.max_size, Clock::System)), 0));
@@ -35,7 +39,8 @@ pub(super) async fn store(config: &Config, tasks: &TaskTracker) -> Result<(Store
     let journal = Journal::open(options(config))?;
     journal.tell_in(tasks);
     let (newest, epoch) = journal.newest().await?;
-    Ok((Store::Disk(Disk::new(journal, state.hot_memory, epoch)), newest))
+    let disk = Disk::new(journal, state.hot_memory, epoch, metrics.clone());
+    Ok((Store::Disk(disk), newest))
 }
 
 /// Why a journal cannot be used.
@@ -154,7 +159,7 @@ pub async fn resolve_alone(
     verdict: Verdict,
 ) -> Result<(Resolution, Option<Entry>), Unusable> {
     let (tasks, metrics) = (TaskTracker::new(), Metrics::new());
-    let (mut store, _) = store(config, &tasks).await?;
+    let (mut store, _) = store(config, &tasks, &metrics).await?;
     if let Some(wanted) = &config.state.shared {
         let owner = blake3::hash(exchange.to_string().as_bytes());
         let owner = owner.as_bytes().first_chunk().copied().unwrap_or_default();
@@ -163,7 +168,7 @@ pub async fn resolve_alone(
     }
     let resolution = store.resolve(exchange, verdict).await?;
     let entry = store.show(exchange).await?;
-    store.close().await;
+    store.close(ending::CLOSE_WITHIN).await;
     Ok((resolution, entry))
 }
 

@@ -15,7 +15,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{self, Arc};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -30,12 +30,13 @@ use crate::config::{Config, Faults};
 use crate::idempotency::Commons;
 use crate::intercept::{self, Authority, CaFault, Distrust, Roots, RootsFault};
 use crate::listen::{House, Listener, Mode, Target};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation};
 use crate::proxy::{About, Proxy, Router};
 use crate::route::Route;
 use crate::trace::Tracer;
 use crate::upstream::{Dialer, Ourselves, Pool};
 
+pub use ending::AFTER_GRACE;
 use kept::Kept;
 pub use shared::ShareFault;
 use state::full;
@@ -101,6 +102,8 @@ pub struct App {
 struct Core {
     config: ArcSwap<Config>,
     load: Load,
+    /// Held for the whole of a reload: one that began later wins, and none is half in force.
+    reloading: sync::Mutex<()>,
     /// Of the text that was loaded, or refused, last.
     tried: ArcSwap<blake3::Hash>,
     proxy: Proxy,
@@ -184,6 +187,7 @@ impl App {
             tried: ArcSwap::from_pointee(config.digest),
             config: ArcSwap::from_pointee(config),
             load,
+            reloading: sync::Mutex::default(),
             proxy,
             commons,
             pool,
@@ -233,8 +237,7 @@ impl App {
         for listener in self.listeners {
             core.background.spawn(listener.run(core.house.clone()));
         }
-        let until = ending::follow(&core, told).await;
-        traces::close(core.tracer.as_ref(), until, core.config.load().traces.at_end).await;
+        ending::follow(&core, told).await;
         ending::close(&closing, admin).await;
     }
 }
@@ -377,7 +380,7 @@ async fn sweep(core: Arc<Core>) {
             core.commons.store.forget(&id, &key).await;
         }
         if let Err(fault) = core.commons.store.sweep().await {
-            core.metrics.store_error("sweep");
+            core.metrics.store_error(Operation::Sweep);
             tracing::warn!(%fault, "the store could not be swept");
         }
     }

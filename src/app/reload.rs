@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use notify::{RecursiveMode, Watcher as _};
@@ -13,12 +13,14 @@ use crate::app::{Core, inbox};
 use crate::config::{Config, Overridden, Source};
 use crate::proxy::Router;
 
-/// Loads the config anew.
+/// Loads the config anew; one at a time, whoever asks for it.
 ///
 /// # Errors
 ///
 /// What is wrong with it, a line a fault; nothing has changed then.
 pub(super) fn now(core: &Core) -> Result<(), String> {
+    // Whoever waits for it reads the file after this one did: what is newest stays.
+    let _alone = core.reloading.lock().unwrap_or_else(PoisonError::into_inner);
     if let Source::File(path) = &core.config.load().source
         && let Ok(text) = fs::read(path)
     {
@@ -134,3 +136,59 @@ async fn follow(
 
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::app::{App, Home, Reloader};
+    use crate::config::{self, Environment};
+
+    /// What is called on the way of a reload notes whether another one could come between.
+    #[derive(Default)]
+    struct Between {
+        reloader: OnceLock<Reloader>,
+        looks: AtomicUsize,
+        let_in: AtomicUsize,
+    }
+
+    impl Between {
+        fn look(&self) {
+            if let Some(Reloader(core)) = self.reloader.get() {
+                self.looks.fetch_add(1, Ordering::Relaxed);
+                let another = usize::from(core.reloading.try_lock().is_ok());
+                self.let_in.fetch_add(another, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_reads_or_applies_a_config_while_another_reload_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("state");
+        let text = format!(
+            "{{listeners: [{{address: \"127.0.0.1:0\"}}], admin: {{address: \"127.0.0.1:0\"}}, \
+             state: {{dir: {}, journal: memory}}}}",
+            dir.display()
+        );
+        let read = move || config::parse(&text, Path::new("a.yaml"), &Environment::default());
+        let between = Arc::new(Between::default());
+        let (at_load, at_level) = (between.clone(), between.clone());
+        let config = read().expect("it is well");
+        let load = move || {
+            at_load.look();
+            read()
+        };
+        let home = Home::open(&dir).expect("a directory");
+        let app = App::build(config, Arc::new(load), home, Arc::new(move |_level| at_level.look()));
+        let app = app.await.expect("it is built");
+        drop(between.reloader.set(app.reloader()));
+        app.reloader().reload().expect("it is well");
+        let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+        assert_eq!((count(&between.looks), count(&between.let_in)), (2, 0));
+        app.reloader().reload().expect("it is let go");
+    }
+}

@@ -18,7 +18,7 @@ use crate::idempotency::store::redis::{Options, Redis, Unavailable};
 use crate::idempotency::store::{Shared, Store};
 use crate::intercept::Roots;
 use crate::limit::{Coordinate, Rate};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation};
 
 /// Why a sidecar that shares its keys could not start.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +130,7 @@ impl SharedLimits {
     /// Asks, unless nobody answered lately.
     fn ask<T: Send + 'static>(
         &self,
-        operation: &'static str,
+        operation: Operation,
         asking: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
     ) -> BoxFuture<Option<T>> {
         let (away, metrics) = (self.away.clone(), self.metrics.clone());
@@ -149,21 +149,21 @@ impl SharedLimits {
 impl Coordinate for SharedLimits {
     fn take(&self, scope: [u8; 32], rate: Rate) -> BoxFuture<Option<Result<(), Duration>>> {
         let redis = self.redis.clone();
-        self.ask(
-            "shared_rate",
-            async move { redis.take_rate(&scope, rate.count.get(), rate.per).await },
-        )
+        self.ask(Operation::SharedRate, async move {
+            redis.take_rate(&scope, rate.count.get(), rate.per).await
+        })
     }
 
     fn pause(&self, scope: [u8; 32], pause: Duration) {
         let redis = self.redis.clone();
-        let telling = self.ask("shared_pause", async move { redis.pause(&scope, pause).await });
+        let telling =
+            self.ask(Operation::SharedPause, async move { redis.pause(&scope, pause).await });
         self.tasks.spawn(async move { telling.await.unwrap_or_default() });
     }
 
     fn paused(&self, scope: [u8; 32]) -> BoxFuture<Option<Duration>> {
         let redis = self.redis.clone();
-        let asking = self.ask("shared_pause", async move { redis.paused(&scope).await });
+        let asking = self.ask(Operation::SharedPause, async move { redis.paused(&scope).await });
         Box::pin(async move { asking.await.flatten() })
     }
 }

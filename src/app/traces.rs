@@ -57,4 +57,4 @@ pub(super) async fn close(tracer: Option<&Tracer>, until: Instant, at_most: Dura
     tracer.close(left.max(AT_LEAST).min(at_most)).await;
 }
 
-const AT_LEAST: Duration = Duration::from_secs(1);
+pub(super) const AT_LEAST: Duration = Duration::from_secs(1);

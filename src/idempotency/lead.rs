@@ -29,7 +29,7 @@ use crate::idempotency::scope::RecordId;
 use crate::idempotency::store::{Claim, Landing, Record, Settlement, Told};
 use crate::idempotency::tee::Tee;
 use crate::idempotency::terms::Shared;
-use crate::metrics::KeyEvent;
+use crate::metrics::{KeyEvent, Timed};
 
 /// One exchange that holds a claim.
 pub(super) struct Lead {
@@ -287,7 +287,7 @@ impl Seen {
             attempts,
         });
         settled.await;
-        self.shared.commons.metrics.store_operation("settle", started.elapsed());
+        self.shared.commons.metrics.store_operation(Timed::Settle, started.elapsed());
         self.shared.tell(exchange).await;
         if let Some(follow) =
             self.follow.as_ref().filter(|_| ending.stays && ending.end == End::Unknown)

@@ -20,7 +20,7 @@ use crate::idempotency::store::{
 };
 use crate::idempotency::terms::Shared;
 use crate::idempotency::{InProgress, Mismatch};
-use crate::metrics::KeyEvent;
+use crate::metrics::{KeyEvent, Operation, Timed};
 
 /// A request on its way to its key.
 pub(super) struct Repeat<'a> {
@@ -81,8 +81,8 @@ impl<'a> Repeat<'a> {
         let asked = self.asked(request);
         let reserved = self.shared.store.reserve(&asked).await;
         let metrics = &self.shared.commons.metrics;
-        metrics.store_operation("reserve", began.elapsed());
-        match reserved.inspect_err(|_failed| metrics.store_error("reserve"))? {
+        metrics.store_operation(Timed::Reserve, began.elapsed());
+        match reserved.inspect_err(|_failed| metrics.store_error(Operation::Reserve))? {
             Reserved::Claimed(claim) => Ok(Some(Next::Lead(claim))),
             Reserved::Completed(done) => self.completed(request, done).await.map(Some),
             Reserved::Unknown(open) => self.unknown(request, open).await,
@@ -131,8 +131,8 @@ impl<'a> Repeat<'a> {
         }
         let (began, metrics) = (Instant::now(), &self.shared.commons.metrics);
         let resumed = self.shared.store.resume(&self.asked(request), &open).await;
-        metrics.store_operation("resume", began.elapsed());
-        let failed = |_: &Failure| metrics.store_error("resume");
+        metrics.store_operation(Timed::Resume, began.elapsed());
+        let failed = |_: &Failure| metrics.store_error(Operation::Resume);
         Ok(resumed.inspect_err(failed)?.map(Next::Lead))
     }
 

@@ -22,7 +22,7 @@ use crate::idempotency::scope::{Credential, Scope, Target, scope};
 use crate::idempotency::store::Store;
 use crate::idempotency::suspension::Suspensions;
 use crate::journal::ledger::{Entry, Note};
-use crate::metrics::{CreditMetrics, KeyEvent, LookupMetrics, Metrics, RouteMetrics};
+use crate::metrics::{CreditMetrics, KeyEvent, LookupMetrics, Metrics, Operation, RouteMetrics};
 
 /// What all routes share.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Commons {
             self.ended.send(Arc::new(entry)).unwrap_or_default();
         }
         if !self.store.note(note) {
-            self.metrics.store_error("ledger");
+            self.metrics.store_error(Operation::Ledger);
         }
     }
 }

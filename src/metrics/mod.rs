@@ -36,6 +36,7 @@ pub use poll::{PollEvent, PollMetrics};
 pub use resume::Resume;
 pub use route::RouteMetrics;
 pub use spans::{Dropped, SpanMetrics};
+pub(crate) use store::{Operation, Timed};
 pub use text::Format;
 pub use unknown::Key as UnknownKey;
 

@@ -7,6 +7,61 @@ use prometheus::{HistogramVec, IntGauge, Registry};
 use crate::metrics::Metrics;
 use crate::metrics::family::{Counters, counters, gauge, histograms};
 
+/// What the store is asked for on the way of an exchange, and is timed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timed {
+    /// A key is claimed.
+    Reserve,
+    /// An unknown key is claimed again.
+    Resume,
+    /// The end of an exchange is written.
+    Settle,
+}
+
+/// What can fail. No list of them is made, and they are used for nothing else: the compiler
+/// warns of one that nothing counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// A key is claimed.
+    Reserve,
+    /// An unknown key is claimed again.
+    Resume,
+    /// The end of an exchange is written; one that is owed counts once.
+    Settle,
+    /// What is past its time is dropped.
+    Sweep,
+    /// An exchange without a claim is noted.
+    Ledger,
+    /// What a provider said of an unknown key is written.
+    Conclude,
+    /// Unknown outcomes are counted.
+    Unknowns,
+    /// What follows is asked of what replicas share.
+    SharedReserve,
+    SharedPeek,
+    SharedResume,
+    SharedIdentify,
+    SharedSettle,
+    SharedHolds,
+    SharedForget,
+    SharedResolve,
+    SharedImpose,
+    SharedRate,
+    SharedPause,
+}
+
+impl Timed {
+    fn as_str(self) -> &'static str {
+        TIMED.get(self as usize).copied().expect("each has a name")
+    }
+}
+
+impl Operation {
+    fn as_str(self) -> &'static str {
+        OPERATIONS.get(self as usize).copied().expect("each has a name")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Families {
     entries: IntGauge,
@@ -50,19 +105,20 @@ impl Metrics {
     }
 
     /// Notes how long a store operation took.
-    pub fn store_operation(&self, operation: &str, took: Duration) {
-        self.inner.store.seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
+    pub(crate) fn store_operation(&self, operation: Timed, took: Duration) {
+        let seconds = &self.inner.store.seconds;
+        seconds.with_label_values(&[operation.as_str()]).observe(took.as_secs_f64());
     }
 
     /// Counts a store operation that failed.
-    pub fn store_error(&self, operation: &str) {
-        self.inner.store.errors.with_label_values(&[operation]).inc();
+    pub(crate) fn store_error(&self, operation: Operation) {
+        self.inner.store.errors.with_label_values(&[operation.as_str()]).inc();
     }
 }
 
-/// What the store is asked for on the way of an exchange.
+/// Their names, in their order.
 const TIMED: [&str; 3] = ["reserve", "resume", "settle"];
-/// What can fail: those, what goes on beside exchanges, and what other replicas are asked.
+/// The same of what can fail.
 const OPERATIONS: [&str; 18] = [
     "reserve",
     "resume",
@@ -83,3 +139,40 @@ const OPERATIONS: [&str; 18] = [
     "shared_rate",
     "shared_pause",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_has_its_own_name() {
+        let mut seen = Vec::new();
+        for operation in [
+            Operation::Reserve,
+            Operation::Resume,
+            Operation::Settle,
+            Operation::Sweep,
+            Operation::Ledger,
+            Operation::Conclude,
+            Operation::Unknowns,
+            Operation::SharedReserve,
+            Operation::SharedPeek,
+            Operation::SharedResume,
+            Operation::SharedIdentify,
+            Operation::SharedSettle,
+            Operation::SharedHolds,
+            Operation::SharedForget,
+            Operation::SharedResolve,
+            Operation::SharedImpose,
+            Operation::SharedRate,
+            Operation::SharedPause,
+        ] {
+            let words = format!("{operation:?}").to_lowercase();
+            assert_eq!(operation.as_str().replace('_', ""), words);
+            seen.push(operation.as_str());
+        }
+        assert_eq!(seen, OPERATIONS, "and there is no name without one");
+        let timed = [Timed::Reserve, Timed::Resume, Timed::Settle].map(Timed::as_str);
+        assert_eq!(timed, TIMED);
+    }
+}

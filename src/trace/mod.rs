@@ -16,6 +16,7 @@ mod heard;
 mod queue;
 pub mod settings;
 mod spans;
+mod state;
 mod url;
 mod wire;
 
@@ -36,7 +37,7 @@ use opentelemetry_sdk::trace::{Sampler, SamplingDecision, ShouldSample, SpanExpo
 use tokio_util::task::TaskTracker;
 
 use crate::exchange::traced::{Carry, Terms, span};
-use crate::exchange::traceparent::{Sampled, TRACESTATE, TraceContext, TraceId};
+use crate::exchange::traceparent::{Sampled, TraceContext, TraceId};
 use crate::exchange::{Chance, Origin, Traced, signature};
 use crate::metrics::SpanMetrics;
 
@@ -218,17 +219,11 @@ impl Inner {
             route: asked.route.to_owned(),
             origin: asked.origin.clone(),
             target: asked.target.clone(),
-            state: parent.map_or(TraceState::NONE, |_| state(asked.headers)),
+            state: parent.map_or(TraceState::NONE, |_| state::kept(asked.headers)),
             parent,
             began: SystemTime::now(),
         }
     }
-}
-
-/// What tracing systems say of the trace to each other; nothing, where it is malformed.
-fn state(headers: &HeaderMap) -> TraceState {
-    let lines = headers.get_all(&TRACESTATE).iter().filter_map(|line| line.to_str().ok());
-    lines.collect::<Vec<_>>().join(",").parse().unwrap_or(TraceState::NONE)
 }
 
 fn trace(chance: &Chance) -> TraceId {

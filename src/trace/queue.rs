@@ -1,7 +1,7 @@
 //! Spans that wait to be exported: so many and no more, and each that is lost is counted.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry_sdk::Resource;
@@ -28,10 +28,19 @@ struct Inner {
 /// it would tell nobody.
 #[derive(Debug)]
 struct Waiting {
-    spans: AtomicUsize,
+    counts: Mutex<Counts>,
     max: usize,
-    closed: AtomicBool,
     metrics: SpanMetrics,
+}
+
+/// Spans whose fate is open. Each is counted by whoever takes it out of here, and so once.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Those that wait for their batch.
+    waiting: usize,
+    /// Those of the batch that is being exported: one at a time.
+    leaving: usize,
+    closed: bool,
 }
 
 impl Queue {
@@ -47,12 +56,8 @@ impl Queue {
         E: SpanExporter + 'static,
     {
         metrics.show();
-        let waiting = Arc::new(Waiting {
-            spans: AtomicUsize::new(0),
-            max: limits.spans_max,
-            closed: AtomicBool::new(false),
-            metrics,
-        });
+        let waiting =
+            Arc::new(Waiting { counts: Mutex::default(), max: limits.spans_max, metrics });
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(limits.spans_max)
             .with_max_export_batch_size(limits.batch_max)
@@ -66,30 +71,60 @@ impl Queue {
 
     /// Takes a span in, or drops it; never waits.
     pub(super) fn push(&self, span: SpanData) {
-        let waiting = &self.0.waiting;
-        if waiting.closed.load(Ordering::Acquire) {
-            waiting.metrics.dropped(Dropped::Shutdown, 1);
-            return;
+        match self.0.waiting.let_in() {
+            Ok(()) => self.0.processor.on_end(span),
+            Err(why) => self.0.waiting.metrics.dropped(why, 1),
         }
-        let before = waiting.spans.fetch_add(1, Ordering::AcqRel);
-        if before >= waiting.max {
-            waiting.spans.fetch_sub(1, Ordering::AcqRel);
-            waiting.metrics.dropped(Dropped::QueueFull, 1);
-            return;
-        }
-        self.0.processor.on_end(span);
     }
 
-    /// Exports what waits, for so long at most; what does not go by then is lost.
+    /// Exports what waits, for so long at most; what has not gone by then is lost.
     pub(super) fn close(&self, within: Duration) {
         let waiting = &self.0.waiting;
-        waiting.closed.store(true, Ordering::Release);
+        waiting.lock().closed = true;
         let closed = self.0.processor.shutdown_with_timeout(within);
-        let lost = waiting.spans.load(Ordering::Acquire);
+        let lost = waiting.give_up();
         waiting.metrics.dropped(Dropped::Shutdown, lost);
         if closed.is_err() || lost > 0 {
             tracing::warn!(lost, "spans were not exported before the end");
         }
+    }
+}
+
+impl Waiting {
+    fn let_in(&self) -> Result<(), Dropped> {
+        let mut counts = self.lock();
+        if counts.closed {
+            return Err(Dropped::Shutdown);
+        }
+        if counts.waiting >= self.max {
+            return Err(Dropped::QueueFull);
+        }
+        counts.waiting += 1;
+        Ok(())
+    }
+
+    /// Notes that a batch leaves.
+    fn leave(&self, spans: usize) {
+        let mut counts = self.lock();
+        // Of what was given up, nothing is left to be counted.
+        counts.leaving = spans.min(counts.waiting);
+        counts.waiting -= counts.leaving;
+    }
+
+    /// Takes out the batch that left: how many of it are still to be counted.
+    fn arrive(&self) -> usize {
+        std::mem::take(&mut self.lock().leaving)
+    }
+
+    /// Takes out all, those that are on their way too.
+    fn give_up(&self) -> usize {
+        let mut counts = self.lock();
+        std::mem::take(&mut counts.waiting) + std::mem::take(&mut counts.leaving)
+    }
+
+    /// Held for an addition, and never while anything is exported.
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,8 +140,11 @@ struct Counted<E> {
 impl<E: SpanExporter> SpanExporter for Counted<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
-        self.waiting.spans.fetch_sub(spans, Ordering::AcqRel);
+        self.waiting.leave(spans);
         let result = self.exporter.export(batch).await;
+        if self.waiting.arrive() == 0 {
+            return result; // the end did not wait for it, and has counted it
+        }
         match &result {
             Ok(()) => {
                 let rejected = self.heard.rejected(spans);
@@ -138,7 +176,6 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Mutex;
     use std::sync::mpsc;
 
     use opentelemetry_sdk::error::OTelSdkError;
@@ -256,13 +293,19 @@ pub(super) mod tests {
     #[test]
     fn the_end_waits_no_longer_than_it_may() {
         let metrics = Metrics::new();
-        let ((asked, is_asked), (_never, answers)) = (mpsc::channel(), mpsc::channel());
+        let ((asked, is_asked), (answer, answers)) = (mpsc::channel(), mpsc::channel());
         let exporter = Told { asked, answers: Mutex::new(answers) };
         let queue = Queue::new(exporter, Heard::default(), limits(4, 1), metrics.spans());
         queue.push(span());
         assert_eq!(is_asked.recv().expect("it is asked"), 1);
         queue.push(span());
         queue.close(Duration::from_millis(1));
-        check(&metrics, 0, [0, 0, 1]);
+        // The one that hangs in the exporter is lost as well.
+        check(&metrics, 0, [0, 0, 2]);
+        answer.send(true).expect("it waits");
+        assert_eq!(is_asked.recv().expect("it is asked"), 1);
+        answer.send(true).expect("it waits");
+        assert!(is_asked.recv().is_err(), "it has ended");
+        check(&metrics, 0, [0, 0, 2]);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Settings {
     /// The URL that spans are posted to.
     pub endpoint: String,
-    /// How long one export may take, with its retries.
+    /// How long one export may take, with its retries: from 1 ms to an hour.
     pub timeout: Duration,
     /// Whether what is posted is compressed.
     pub compression: Compression,
@@ -49,7 +49,7 @@ pub enum Root {
     On,
     /// None.
     Off,
-    /// This part of them, by their ids.
+    /// This part of them, from 0 to 1, by their ids.
     Ratio(f64),
 }
 
@@ -74,10 +74,10 @@ pub enum Propagation {
 /// How many spans may wait for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Those that wait; what comes on top is dropped and counted.
+    /// Spans that wait, from 1 to 65,536; what comes on top is dropped and counted.
     pub spans_max: usize,
-    /// Those that go at once.
+    /// Spans that go in one export, from 1 to `spans_max`.
     pub batch_max: usize,
-    /// Until a batch that is not full goes.
+    /// Until a batch that is not full goes: from 1 ms to an hour.
     pub delay: Duration,
 }

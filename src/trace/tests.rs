@@ -98,20 +98,3 @@ fn who_propagates_nothing_changes_nothing() {
     assert_eq!(carried(&tracer, Some(&own), &[]), own);
     assert_eq!(carried(&tracer, None, &[]), "");
 }
-
-#[test]
-fn a_state_that_is_malformed_is_exported_as_none() {
-    for (lines, wanted) in [
-        (vec![], ""),
-        (vec!["a=1"], "a=1"),
-        (vec!["a=1", "b=2"], "a=1,b=2"),
-        (vec!["nonsense"], ""),
-        (vec!["A=1"], ""),
-    ] {
-        let mut headers = HeaderMap::new();
-        for line in &lines {
-            headers.append(TRACESTATE, HeaderValue::from_static(line));
-        }
-        assert_eq!(state(&headers).header(), wanted, "{lines:?}");
-    }
-}

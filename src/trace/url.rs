@@ -32,14 +32,25 @@ pub(super) fn path(target: &PathAndQuery) -> String {
     short(target.path().to_owned())
 }
 
-fn short(mut text: String) -> String {
-    let end = (0..=LENGTH_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+/// `server.address`.
+pub(super) fn host(origin: &Origin) -> String {
+    cut(origin.host.to_string(), HOST_MAX)
+}
+
+fn short(text: String) -> String {
+    cut(text, LENGTH_MAX)
+}
+
+fn cut(mut text: String, max: usize) -> String {
+    let end = (0..=max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.truncate(end.min(text.len()));
     text
 }
 
 /// As much as the ledger shows.
 const LENGTH_MAX: usize = 2048;
+/// No name that resolves is longer (RFC 1035, section 2.3.4); a client may write any.
+const HOST_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {
@@ -69,6 +80,10 @@ mod tests {
             let target = format!("/{}", "a".repeat(long - 1)).parse().expect("a target");
             assert_eq!(path(&target).len(), wanted);
             assert_eq!(full(&origin, &target).len(), 2048, "the origin is a part of it");
+        }
+        for (long, wanted) in [(254, 254), (255, 255), (256, 255)] {
+            let origin = Origin::parse(&format!("https://{}", "a".repeat(long)));
+            assert_eq!(host(&origin.expect("an origin")).len(), wanted);
         }
     }
 }

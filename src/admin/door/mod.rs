@@ -1,4 +1,7 @@
-//! Who is let in at the admin listener: so many connections, each of which asks in time.
+//! Who is let in at the admin listener: so many connections, each of which asks in time,
+//! and takes its answers in time.
+
+mod taken;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -20,6 +23,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
+
+use taken::Taken;
 
 /// Whether a caller is on this machine.
 pub(super) fn is_near(peer: SocketAddr) -> bool {
@@ -112,8 +117,8 @@ async fn attend(stream: TcpStream, peer: SocketAddr, app: Router, closing: Cance
     }
 }
 
-/// Serves one connection until it ends, is silent for too long, or the listener closes and
-/// its answer is out.
+/// Serves one connection until it ends, is silent or does not read for too long, or the
+/// listener closes and its answer is out.
 async fn serve(
     io: impl AsyncRead + AsyncWrite + Unpin,
     peer: SocketAddr,
@@ -130,7 +135,7 @@ async fn serve(
     let mut builder = http1::Builder::new();
     // hyper counts from the last answer on: it is the limit of a pause, and of a later head.
     builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Taken::new(io)), service));
     let silent = async {
         sleep(FIRST_HEAD).await;
         if asked.load(Ordering::Relaxed) {

@@ -1,4 +1,5 @@
-//! Seats at, under and over the cap; heads that never end; streams that do not end either.
+//! Seats at, under and over the cap; heads that never end; answers that nobody reads; streams
+//! that do not end either.
 
 use axum::body::Bytes;
 use axum::routing::get;
@@ -11,9 +12,12 @@ use std::convert::Infallible;
 
 use super::*;
 
+const MUCH: usize = 1 << 18;
+const ASK_MUCH: &[u8] = b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n";
 const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Answers at once at `/`, and without end at `/events`.
+/// Answers at once at `/`, with more than a connection holds at `/much`, and without end at
+/// `/events`.
 fn app() -> Router {
     let ticks = || async {
         let ticks = futures_util::stream::unfold((), |()| async {
@@ -22,7 +26,10 @@ fn app() -> Router {
         });
         Body::from_stream(ticks)
     };
-    Router::new().route("/", get(|| async { "ok" })).route("/events", get(ticks))
+    Router::new()
+        .route("/", get(|| async { "ok" }))
+        .route("/much", get(|| async { vec![b'm'; MUCH] }))
+        .route("/events", get(ticks))
 }
 
 #[test]
@@ -80,6 +87,42 @@ async fn a_pause_between_two_requests_may_take_longer_and_not_for_ever() {
     let began = Instant::now();
     served.await.expect("it ends");
     assert_eq!(began.elapsed().as_secs(), 15, "a later head has what is left of the pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_no_answer_in_half_a_minute_is_cut() {
+    for bytes_a_second in [0, 1024] {
+        let (mut client, served, _closing) = guest();
+        client.write_all(ASK_MUCH).await.expect("it is taken");
+        let began = Instant::now();
+        // That it takes a little now and then gains it nothing.
+        let sipping = async {
+            for _ in 0..60 {
+                sleep(Duration::from_secs(1)).await;
+                client.read_exact(&mut vec![0; bytes_a_second]).await.expect("it is there");
+            }
+        };
+        tokio::select! {
+            ended = served => ended.expect("it ends"),
+            () = sipping => {}
+        }
+        assert_eq!(began.elapsed().as_secs(), 30, "{bytes_a_second} bytes a second");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_each_answer_late_and_in_time_is_not_cut() {
+    let (mut client, served, _closing) = guest();
+    let much = vec![b'm'; MUCH];
+    for _ in 0..3 {
+        client.write_all(ASK_MUCH).await.expect("it is taken");
+        sleep(Duration::from_millis(29_990)).await;
+        let mut seen = Vec::new();
+        while !seen.ends_with(&much) {
+            assert!(client.read_buf(&mut seen).await.expect("it is read") > 0);
+        }
+    }
+    assert!(!served.is_finished());
 }
 
 #[tokio::test(start_paused = true)]

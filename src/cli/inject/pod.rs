@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use samekey::app::AFTER_GRACE;
+
 use crate::cli::inject::node::Node;
 use crate::cli::inject::sidecar::{LABEL, PORTS, Place, Sidecar};
 use crate::cli::inject::variables::settle;
@@ -162,10 +164,13 @@ fn look(spec: &Node, at: &str, told: &mut Told) {
         Some(Node::Plain(written)) => written.parse::<u64>().ok(),
         _ => None,
     };
-    if grace.is_some_and(|seconds| seconds <= GRACE_SECONDS) {
+    let after = AFTER_GRACE.as_secs();
+    if grace.is_some_and(|seconds| seconds < GRACE_SECONDS + after) {
         told.warn(
             &join(at, "terminationGracePeriodSeconds"),
-            &format!("leaves samekey less than its shutdown.grace of {GRACE_SECONDS} s"),
+            &format!(
+                "leaves samekey less than its shutdown.grace of {GRACE_SECONDS} s and the {after} s after it"
+            ),
         );
     }
 }

@@ -213,11 +213,11 @@ fn another_mount_beside_ours_is_none_of_our_business() {
 #[test]
 fn what_only_asks_for_a_word_gets_one() {
     let spec =
-        "spec: {hostNetwork: true, terminationGracePeriodSeconds: 20, containers: [{name: a}]}";
+        "spec: {hostNetwork: true, terminationGracePeriodSeconds: 24, containers: [{name: a}]}";
     let (written, told) = injected(&format!("apiVersion: v1\nkind: Pod\n{spec}\n"));
     assert!(written.contains("restartPolicy: Always"));
     assert_eq!(told.warnings.len(), 2, "{told:?}");
-    let longer = spec.replace("20", "21").replace("hostNetwork: true, ", "");
+    let longer = spec.replace("24", "25").replace("hostNetwork: true, ", "");
     silently(&format!("apiVersion: v1\nkind: Pod\n{longer}\n"));
 }
 

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::journal::moment::micros;
 use crate::journal::{Clock, Durability, Options};
+use crate::metrics::Metrics;
 
 /// Makes an empty store that holds so many bytes.
 pub(super) type Make = fn(u64) -> Made;
@@ -44,7 +45,7 @@ impl Made {
         crate::journal::tests::copy(&before, &folder.path().join("journal"));
         let journal = journal(folder.path(), ROOMY, self.clock);
         let (_, epoch) = journal.newest().await.expect("it works");
-        self.store = Store::Disk(Disk::new(journal, 1 << 20, epoch));
+        self.store = Store::Disk(Disk::new(journal, 1 << 20, epoch, Metrics::new()));
         self.folder = Some(folder);
     }
 }
@@ -71,7 +72,7 @@ pub(super) fn in_memory(bytes_max: u64) -> Made {
 pub(super) fn on_disk(bytes_max: u64) -> Made {
     let (folder, clock) = (tempfile::tempdir().expect("a folder"), clock());
     let journal = journal(folder.path(), bytes_max, clock);
-    let store = Store::Disk(Disk::new(journal, 1 << 20, 0));
+    let store = Store::Disk(Disk::new(journal, 1 << 20, 0, Metrics::new()));
     Made { store, folder: Some(folder), clock, second: SECOND, tasks: TaskTracker::new() }
 }
 
@@ -79,7 +80,7 @@ pub(super) fn on_disk(bytes_max: u64) -> Made {
 pub(super) fn cold(bytes_max: u64) -> Made {
     let (folder, clock) = (tempfile::tempdir().expect("a folder"), clock());
     let journal = journal(folder.path(), bytes_max, clock);
-    let store = Store::Disk(Disk::new(journal, 0, 0));
+    let store = Store::Disk(Disk::new(journal, 0, 0, Metrics::new()));
     Made { store, folder: Some(folder), clock, second: SECOND, tasks: TaskTracker::new() }
 }
 

@@ -36,6 +36,7 @@ mod model;
 use std::time::Duration;
 
 use http::Method;
+use tokio::time::timeout;
 
 use crate::exchange::Failure;
 pub use crate::exchange::Record;
@@ -409,11 +410,17 @@ impl Store {
         }
     }
 
-    /// Brings all that was handed over to its end, and closes the journal well.
-    pub async fn close(&self) {
-        self.flush().await;
-        if let Some(journal) = self.journal() {
-            journal.close().await;
+    /// Brings all that was handed over to its end, and closes the journal well: both within
+    /// that time. What a disk that hangs does not take by then, the next start recovers.
+    pub async fn close(&self, within: Duration) {
+        let closing = async {
+            self.flush().await;
+            if let Some(journal) = self.journal() {
+                journal.close().await;
+            }
+        };
+        if timeout(within, closing).await.is_err() {
+            tracing::warn!("the journal could not be closed in time; the next start recovers it");
         }
     }
 

@@ -15,6 +15,7 @@ mod transitions;
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::Instant;

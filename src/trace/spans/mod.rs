@@ -49,7 +49,7 @@ impl Subject {
     fn of_attempt(&self, sending: &Sending) -> SpanData {
         let mut attributes = vec![
             KeyValue::new("url.full", url::full(&self.origin, &self.target)),
-            KeyValue::new("server.address", self.origin.host.to_string()),
+            KeyValue::new("server.address", url::host(&self.origin)),
             KeyValue::new("server.port", i64::from(self.origin.port)),
         ];
         self.say_common(&mut attributes);
@@ -79,7 +79,7 @@ impl Subject {
     fn of_exchange(&self, context: TraceContext, over: &Over<'_>) -> SpanData {
         let mut attributes = vec![
             KeyValue::new("url.path", url::path(&self.target)),
-            KeyValue::new("server.address", self.origin.host.to_string()),
+            KeyValue::new("server.address", url::host(&self.origin)),
             KeyValue::new("server.port", i64::from(self.origin.port)),
         ];
         self.say_common(&mut attributes);
@@ -150,7 +150,8 @@ fn say_notes(attributes: &mut Vec<KeyValue>, over: &Over<'_>) {
     say("samekey.claim", notes.end.map(claim));
     say("samekey.resume", notes.resume);
     say("samekey.guarded", (notes.guarded == Guarded::Alone).then_some("by this replica alone"));
-    let outcomes = notes.attempts.iter().map(|attempt| attempt.outcome.as_str());
+    let last = notes.attempts.iter().skip(notes.attempts.len().saturating_sub(OUTCOMES_MAX));
+    let outcomes = last.map(|attempt| attempt.outcome.as_str());
     let outcomes: Vec<StringValue> = outcomes.map(StringValue::from).collect();
     if !outcomes.is_empty() {
         attributes.push(KeyValue::new("samekey.outcomes", Value::Array(Array::String(outcomes))));
@@ -226,6 +227,8 @@ fn known(method: &Method) -> &'static str {
 }
 
 const OTHER: &str = "_OTHER";
+/// A poll may be tried for as long as its deadline lasts; each attempt has a span of its own too.
+const OUTCOMES_MAX: usize = 64;
 
 /// Whose span a context names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

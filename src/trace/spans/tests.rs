@@ -154,6 +154,34 @@ fn an_exchange_says_what_the_log_says_and_no_key() {
 }
 
 #[test]
+fn of_many_attempts_an_exchange_tells_how_the_last_went() {
+    let attempt = Attempt {
+        outcome: Outcome::Done,
+        status: None,
+        did_nothing: false,
+        waited: Duration::ZERO,
+        at: WHEN,
+    };
+    for (count, wanted) in [(63, 63), (64, 64), (65, 64)] {
+        let mut attempts = vec![Attempt { outcome: Outcome::Ambiguous, ..attempt }];
+        attempts.resize(count, attempt);
+        let notes = Notes { attempts, ..Notes::default() };
+        let over = Over {
+            notes: &notes,
+            status: Some(StatusCode::OK),
+            failed: None,
+            source: "upstream",
+            body: Some(BodyEnd::Whole),
+            took: Duration::ZERO,
+        };
+        let span = subject(Method::GET, None).of_exchange(context(2), &over);
+        let outcomes = said(&span).remove("samekey.outcomes").expect("they are told");
+        assert_eq!(outcomes.split(',').count(), wanted);
+        assert_eq!(outcomes.contains("ambiguous"), count == wanted, "the first is left out");
+    }
+}
+
+#[test]
 fn a_client_that_left_is_no_error() {
     let notes = Notes::default();
     let over = Over {

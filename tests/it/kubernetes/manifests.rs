@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use samekey::app::AFTER_GRACE;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -229,7 +230,8 @@ fn assert_fits(config: &Value, pod: &Value) {
     let delay = config.pointer("/shutdown/delay").and_then(Value::as_str).unwrap_or("0s");
     let grace = number(delay, "s") + number(text(config, "/shutdown/grace"), "s");
     let pod_grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
-    assert!(grace < pod_grace, "{grace} s of {pod_grace}");
+    let needed = grace + AFTER_GRACE.as_secs();
+    assert!(needed <= pod_grace, "{needed} s of {pod_grace}");
 }
 
 fn number(text: &str, unit: &str) -> u64 {

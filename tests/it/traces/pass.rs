@@ -45,6 +45,18 @@ async fn a_clients_trace_goes_on_in_each_attempt() {
 }
 
 #[tokio::test]
+async fn a_long_state_goes_on_whole_and_spans_keep_the_first_of_it() {
+    let scene = Scene::new(ROUTE, &[]).await;
+    scene.provider.script("s", "ok");
+    let entries: Vec<_> = (0..32).map(|at| format!("v{at}={}", "x".repeat(256))).collect();
+    let state = entries.join(",");
+    scene.post(&[("traceparent", &traceparent("01")), ("tracestate", &state)]).await;
+    assert_eq!(scene.fields("tracestate"), [state]);
+    let spans = scene.collector.until(2).await;
+    assert!(spans.iter().all(|span| span.state == entries[0]), "an exchange and its attempt");
+}
+
+#[tokio::test]
 async fn what_is_no_trace_begins_anew_without_its_state() {
     let scene = Scene::new(ROUTE, &[]).await;
     let bad = format!("ff-{TRACE}-{PARENT}-01");

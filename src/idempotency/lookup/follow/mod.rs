@@ -25,7 +25,7 @@ use crate::idempotency::store::{About, Asked, Finding, Open, Record, Reserved};
 use crate::idempotency::terms::Shared;
 use crate::journal::State;
 use crate::journal::moment::micros;
-use crate::metrics::{KeyEvent, LookupResult};
+use crate::metrics::{KeyEvent, LookupResult, Operation};
 
 /// The stages below, as a lookup uses them; a clone shares them.
 #[derive(Clone)]
@@ -273,7 +273,7 @@ impl Case {
         };
         let concluded = self.shared.store.conclude(&self.asked(), open, finding).await;
         let Ok(is_ours) = concluded else {
-            self.shared.commons.metrics.store_error("conclude");
+            self.shared.commons.metrics.store_error(Operation::Conclude);
             return Step::Again(Instant::now() + self.recipe.patience.every);
         };
         course.settle();

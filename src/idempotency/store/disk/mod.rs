@@ -33,6 +33,7 @@ use crate::journal::key::{Found, Reserve, Settled};
 use crate::journal::moment::micros;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
 use crate::journal::{Fault, Journal};
+use crate::metrics::{Metrics, Operation};
 
 /// A store on disk; a clone shares it.
 #[derive(Clone, Debug)]
@@ -45,6 +46,7 @@ struct Inner {
     hot: Cache,
     epochs: AtomicU64,
     owed: Owed,
+    metrics: Metrics,
 }
 
 /// An exchange under way.
@@ -69,8 +71,8 @@ enum Begun {
 
 impl Disk {
     /// Keeps claims in `journal`, and up to `hot_max` bytes of answers in memory. Epochs
-    /// go on after `newest`.
-    pub fn new(journal: Journal, hot_max: u64, newest: u64) -> Self {
+    /// go on after `newest`. Ends that cannot be written are counted.
+    pub fn new(journal: Journal, hot_max: u64, newest: u64, metrics: Metrics) -> Self {
         let epochs = AtomicU64::new(newest.max(journal.now().wall.unsigned_abs()) + 1);
         Self(Arc::new(Inner {
             journal,
@@ -78,6 +80,7 @@ impl Disk {
             hot: Cache::new(hot_max),
             epochs,
             owed: Owed::default(),
+            metrics,
         }))
     }
 
@@ -343,8 +346,11 @@ impl Disk {
         self.0.hot.remove(id);
     }
 
-    /// Remembers an end that the file did not take.
+    /// Remembers an end that the file did not take. It is counted here and now: that it is
+    /// still owed at a later try is no further end, and whoever asks meanwhile is counted
+    /// as one who could not reserve.
     fn owe(&self, debt: Debt, fault: Fault) {
+        self.0.metrics.store_error(Operation::Settle);
         tracing::error!(%fault, "the end of an exchange could not be written; it is tried again");
         self.0.owed.add(debt);
     }

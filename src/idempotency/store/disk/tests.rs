@@ -64,7 +64,7 @@ impl Made {
 
     /// The same journal, with nothing in memory.
     fn afresh(mut self) -> Self {
-        self.store = Store::Disk(Disk::new(self.file().clone(), 1 << 20, 0));
+        self.store = Store::Disk(Disk::new(self.file().clone(), 1 << 20, 0, Metrics::new()));
         self
     }
 }
@@ -135,6 +135,32 @@ async fn whoever_asks_has_what_is_owed_written_first() {
         store.settle_down().await;
         assert_eq!(shown(&store, exchange).await.map(|(_, attempts)| attempts), Some(1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_the_file_did_not_take_counts_once_however_often_it_is_tried() {
+    let (mut store, metrics) = (on_disk(ROOMY), Metrics::new());
+    store.store = Store::Disk(Disk::new(store.file().clone(), 1 << 20, 0, metrics.clone()));
+    let counted = |ends: u8| {
+        let (text, name) = (metrics.text(), "samekey_store_errors_total{operation=\"settle\"}");
+        assert!(text.contains(&format!("{name} {ends}\n")), "not {ends} in\n{text}");
+    };
+    store.sending(1).await.settle(ended(End::Completed)).await;
+    let (settled, dropped) = (store.sending(2).await, store.sending(3).await);
+    counted(0);
+    store.refuse("UPDATE ON exchanges").await;
+    settled.settle(ended(End::Unknown)).await;
+    counted(1);
+    drop(dropped);
+    store.settle_down().await;
+    counted(2);
+    for n in [2, 3] {
+        assert!(matches!(store.ask(n).await, Err(Failure::StoreUnavailable(_))));
+    }
+    store.swept().await;
+    store.relent().await;
+    store.swept().await;
+    counted(2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,4 +375,19 @@ async fn what_was_asked_is_found_though_it_became_known_after_the_answer() {
     assert_eq!(told().await, None);
     identify(print(1));
     assert_eq!(told().await, Some(print(1)));
+}
+
+#[tokio::test]
+async fn a_file_is_closed_in_time_or_left_to_the_next_start() {
+    let store = on_disk(ROOMY);
+    let folder = store.folder.as_ref().expect("it is on disk").path().join("journal");
+    let log = folder.join(format!("{}-wal", crate::journal::schema::FILE));
+    drop(store.claim(1).await);
+    let gate = store.busy();
+    let began = tokio::time::Instant::now();
+    store.close(Duration::from_millis(50)).await;
+    assert!(began.elapsed() < Duration::from_secs(10) && log.exists(), "it is not waited for");
+    drop(gate);
+    store.close(Duration::from_mins(1)).await;
+    assert!(!log.exists(), "it is brought back into the file");
 }

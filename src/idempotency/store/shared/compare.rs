@@ -11,11 +11,12 @@ use crate::idempotency::store::shared::Shared;
 use crate::idempotency::store::waiter::There;
 use crate::idempotency::store::{Asked, Claim, Completed, Open, Reserved, Store, Waiter};
 use crate::journal::resolve::Verdict;
+use crate::metrics::Operation;
 
 impl Shared {
     /// Looks for an answer there that is not kept here.
     pub(super) async fn complete(&self, id: RecordId, done: Completed) -> Completed {
-        match self.heard("shared_peek", self.0.redis.peek(id).await) {
+        match self.heard(Operation::SharedPeek, self.0.redis.peek(id).await) {
             Some(Peek::Taken(taken)) => match taken.state {
                 redis::State::Completed { record: Some(record), captured, .. } => {
                     let (fingerprint, exchange) = (taken.fingerprint, taken.exchange);
@@ -73,7 +74,8 @@ impl Shared {
         asked: &Asked,
     ) -> Result<Reserved, Failure> {
         let here = open.shared.unwrap_or(0);
-        let Some(peek) = self.heard("shared_peek", self.0.redis.peek(asked.id).await) else {
+        let Some(peek) = self.heard(Operation::SharedPeek, self.0.redis.peek(asked.id).await)
+        else {
             return Ok(Reserved::Unknown(open));
         };
         match peek {
@@ -132,8 +134,8 @@ impl Shared {
             first_sent_wall_micros: first_sent,
             answered: None,
         };
-        self.heard("shared_impose", self.0.redis.impose(id, imposed).await)?;
-        match self.heard("shared_peek", self.0.redis.peek(id).await)? {
+        self.heard(Operation::SharedImpose, self.0.redis.impose(id, imposed).await)?;
+        match self.heard(Operation::SharedPeek, self.0.redis.peek(id).await)? {
             Peek::Taken(taken) => Some(taken.epoch),
             Peek::Absent | Peek::Resolved { .. } => None,
         }

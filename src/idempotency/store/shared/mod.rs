@@ -27,7 +27,7 @@ use crate::idempotency::store::{
 use crate::journal::Fault;
 use crate::journal::State;
 use crate::journal::resolve::{Freed, Resolution, Verdict};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation};
 
 /// A local store behind a coordinator; a clone shares both.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ impl Shared {
             fingerprint: asked.fingerprint,
             first_sent_wall_micros: self.now(),
         };
-        match self.heard("shared_reserve", self.0.redis.reserve(asked.id, wanted).await) {
+        match self.heard(Operation::SharedReserve, self.0.redis.reserve(asked.id, wanted).await) {
             Some(Found::Claimed { epoch, .. }) => {
                 self.share(&mut claim, epoch);
                 if let Some(place) = &asked.tag {
@@ -124,7 +124,7 @@ impl Shared {
         let Some(epoch) = open.shared else {
             return if self.goes_on(asked) { Ok(Some(claim.go_alone())) } else { Err(AWAY) };
         };
-        match self.heard("shared_resume", self.0.redis.resume(asked.id, epoch).await) {
+        match self.heard(Operation::SharedResume, self.0.redis.resume(asked.id, epoch).await) {
             Some(Some(next)) => {
                 self.share(&mut claim, next);
                 Ok(Some(claim))
@@ -141,7 +141,7 @@ impl Shared {
             let (front, id) = (self.clone(), name.id);
             self.0.tasks.spawn(async move {
                 let noted = front.0.redis.identify(id, epoch, fingerprint).await;
-                front.heard("shared_identify", noted);
+                front.heard(Operation::SharedIdentify, noted);
             });
         }
     }
@@ -176,7 +176,7 @@ impl Shared {
         Some(Guard::new(move || {
             let front = front.clone();
             Box::pin(async move {
-                match front.heard("shared_holds", front.0.redis.holds(id, epoch).await) {
+                match front.heard(Operation::SharedHolds, front.0.redis.holds(id, epoch).await) {
                     Some(true) => Ok(()),
                     Some(false) => {
                         Err(Failure::StoreUnavailable("another replica took the claim over"))
@@ -191,10 +191,13 @@ impl Shared {
     pub(super) async fn forget(&self, id: &RecordId, key: &Key) {
         self.0.local.forget(id, key).await;
         let forgotten = self.0.redis.forget(*id, FORGOTTEN_FOR).await;
-        if self.heard("shared_forget", forgotten) == Some(false) {
+        if self.heard(Operation::SharedForget, forgotten) == Some(false) {
             // It is unknown there, and nobody can ask for it: it must not stay for ever.
             let (absent, keep) = (redis::Verdict::Absent, FORGOTTEN_FOR);
-            self.heard("shared_resolve", self.0.redis.resolve(*id, None, &absent, keep).await);
+            self.heard(
+                Operation::SharedResolve,
+                self.0.redis.resolve(*id, None, &absent, keep).await,
+            );
         }
     }
 
@@ -223,7 +226,7 @@ impl Shared {
                 }
             };
             let told = self.0.redis.resolve(id, shared, &there, ledger::RESOLVED_FOR).await;
-            match self.heard("shared_resolve", told).ok_or(Fault::Away)? {
+            match self.heard(Operation::SharedResolve, told).ok_or(Fault::Away)? {
                 redis::Resolution::Done { .. } => {}
                 redis::Resolution::InFlight => return Ok(Resolution::Stands(State::InFlight)),
                 redis::Resolution::Completed => {
@@ -244,7 +247,7 @@ impl Shared {
         if let Freed::Ids(ids) = &freed {
             for id in ids {
                 let forgotten = self.0.redis.forget(RecordId(*id), FORGOTTEN_FOR).await;
-                self.heard("shared_forget", forgotten);
+                self.heard(Operation::SharedForget, forgotten);
             }
         }
         Ok(freed)
@@ -258,7 +261,7 @@ impl Shared {
     /// Tells the coordinator how a claim ended; what it does not take is told again.
     async fn tell(&self, id: RecordId, epoch: u64, settled: Settled) -> Heard {
         let told = self.0.redis.settle(id, epoch, settled.clone()).await;
-        match self.heard("shared_settle", told) {
+        match self.heard(Operation::SharedSettle, told) {
             Some(true) => Heard::Taken,
             Some(false) => Heard::Gone,
             None => {
@@ -287,7 +290,7 @@ impl Shared {
             answered,
         };
         let told = self.0.redis.impose(claim.id(), imposed).await;
-        match self.heard("shared_impose", told) {
+        match self.heard(Operation::SharedImpose, told) {
             Some(true) => tracing::warn!("state.shared had lost a claim; it was told how it ended"),
             Some(false) => tracing::warn!("another replica took a claim over before it ended"),
             None => {}
@@ -301,7 +304,7 @@ impl Shared {
     }
 
     /// What the coordinator said; `None` where it said nothing.
-    fn heard<T>(&self, operation: &str, said: Result<T, redis::Unavailable>) -> Option<T> {
+    fn heard<T>(&self, operation: Operation, said: Result<T, redis::Unavailable>) -> Option<T> {
         match said {
             Ok(said) => {
                 if self.0.is_away.load(Ordering::Relaxed)

@@ -101,6 +101,8 @@ pub struct App {
 /// What a reload works on.
 struct Core {
     config: ArcSwap<Config>,
+    /// The one it was started with.
+    first: Arc<Config>,
     load: Load,
     /// Held for the whole of a reload: one that began later wins, and none is half in force.
     reloading: sync::Mutex<()>,
@@ -183,9 +185,11 @@ impl App {
         ledger::warn_of_loss(&config);
         inbox::warn_of_loss(&config, &kept.trays).await?;
         describe(&metrics, &config, &authority);
+        let first = Arc::new(config);
         let core = Core {
-            tried: ArcSwap::from_pointee(config.digest),
-            config: ArcSwap::from_pointee(config),
+            tried: ArcSwap::from_pointee(first.digest),
+            config: ArcSwap::new(first.clone()),
+            first,
             load,
             reloading: sync::Mutex::default(),
             proxy,

@@ -21,15 +21,17 @@ use crate::proxy::Router;
 pub(super) fn now(core: &Core) -> Result<(), String> {
     // Whoever waits for it reads the file after this one did: what is newest stays.
     let _alone = core.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Source::File(path) = &core.config.load().source
-        && let Ok(text) = fs::read(path)
-    {
-        // Noted first: what is written from here on differs, and is loaded after this.
-        core.tried.store(Arc::new(blake3::hash(&text)));
+    let before = core.config.load_full();
+    if let Source::File(path) = &before.source {
+        // Noted first: what is written from here on differs, and is loaded after this. So does
+        // whatever comes in place of a file that cannot be read.
+        let tried = fs::read(path).map_or(UNREAD, |text| blake3::hash(&text));
+        core.tried.store(Arc::new(tried));
     }
-    let applied = (core.load)().map(|config| {
+    let loaded = (core.load)().and_then(|config| config.in_place_of(&before));
+    let applied = loaded.map(|config| {
         let source = config.source.to_string();
-        apply(core, config);
+        apply(core, &before, config);
         source
     });
     // Counted once it is in force, so that whoever sees the count meets the new routes.
@@ -46,9 +48,8 @@ pub(super) fn now(core: &Core) -> Result<(), String> {
     }
 }
 
-fn apply(core: &Core, config: Config) {
-    let before = core.config.load_full();
-    warn_of_restart(&before, &config);
+fn apply(core: &Core, before: &Config, config: Config) {
+    warn_of_restart(&core.first, &config);
     warn_of_overridden(&config, &before.overridden);
     let lasting = |route: &_| core.kept.of(route, &core.metrics);
     let router =
@@ -64,7 +65,8 @@ fn apply(core: &Core, config: Config) {
     core.config.store(Arc::new(config));
 }
 
-/// Says which keys take a restart: sockets, files and identities stay as they are.
+/// Says which keys take a restart, as long as they differ from those it was started with:
+/// sockets, files and identities stay as they are.
 fn warn_of_restart(before: &Config, after: &Config) {
     let changed = [
         ("listeners", before.listeners != after.listeners),
@@ -134,6 +136,8 @@ async fn follow(
     }
 }
 
+/// Of no text.
+const UNREAD: blake3::Hash = blake3::Hash::from_bytes([0; 32]);
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_millis(100);
 

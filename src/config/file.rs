@@ -139,6 +139,7 @@ impl File {
         Ok(Config {
             source,
             digest,
+            is_blank: false,
             overridden,
             listeners,
             admin: self.admin.meant(),

@@ -58,6 +58,8 @@ pub struct Config {
     pub source: Source,
     /// Of the text that it was read from.
     pub digest: blake3::Hash,
+    /// Whether that says nothing: it is empty, or holds comments alone.
+    pub is_blank: bool,
     /// The file's own words that a variable puts out of force.
     pub overridden: Vec<Overridden>,
     /// Where requests get in; at least one.
@@ -176,7 +178,27 @@ fn read(text: &str, file: &Path, source: Source, env: &Environment) -> Result<Co
     let mut reading = Reading::of(file, &root);
     let mut written = file::File::default();
     written.read(&root, "", &mut reading);
-    written.meant(source, digest, env, reading)
+    let is_blank = matches!(root.value, tree::Value::Null);
+    Ok(Config { is_blank, ..written.meant(source, digest, env, reading)? })
+}
+
+impl Config {
+    /// This config, in place of the one in force.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no file any more, or it says nothing: it is being written, or the disk was
+    /// full. The defaults, without its routes, would send each order without its key.
+    pub fn in_place_of(self, before: &Self) -> Result<Self, Faults> {
+        let (path, wish) = match (&before.source, &self.source) {
+            (Source::File(path), Source::BuiltIn) => (path, "must be there, as it was"),
+            (Source::File(_), Source::File(path)) if self.is_blank && !before.is_blank => {
+                (path, "must not be empty, as it was not: `{}` stands for the defaults")
+            }
+            _ => return Ok(self),
+        };
+        Err(Fault::in_file(path, None, "", wish.to_owned()).into())
+    }
 }
 
 /// The JSON Schema of the file (draft 2020-12).

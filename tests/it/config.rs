@@ -292,17 +292,54 @@ async fn post(samekey: &Samekey, path: &str) -> crate::support::Answer {
     client::over_http1(stream, request).await.expect("an answer")
 }
 
+/// A writer that truncates before it writes, or one that met a full disk.
 #[tokio::test]
-async fn what_takes_a_restart_is_named() {
+async fn a_file_that_says_nothing_any_more_leaves_the_routes_in_force() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    as_file(folder.path(), &one_route("before"));
+    let samekey = Samekey::run_in(folder).await;
+    for blank in ["", "# nothing yet\n"] {
+        as_file(samekey.path(), blank);
+        let told = post(&samekey, "/api/reload").await;
+        assert_eq!(told.status, 422, "{}", told.text());
+        assert!(told.text().contains("samekey.yaml: must not be empty"), "{}", told.text());
+        assert_eq!(first_route(&samekey).await, "before");
+    }
+    as_file(samekey.path(), "{}");
+    samekey.until(r#"samekey_config_reloads_total{result="ok"}"#, 1.0).await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_away_is_read_once_it_is_back() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    as_file(folder.path(), &one_route("a"));
+    let samekey = Samekey::run_in(folder).await;
+    let away = samekey.path().join("away.yaml");
+    fs::rename(samekey.config(), &away).expect("it is moved");
+    assert_eq!(post(&samekey, "/api/reload").await.status, 422);
+    samekey.until("samekey_config_last_reload_successful", 0.0).await;
+    fs::rename(&away, samekey.config()).expect("it is moved back");
+    samekey.until("samekey_config_last_reload_successful", 1.0).await;
+}
+
+#[tokio::test]
+async fn what_takes_a_restart_is_named_as_long_as_it_does() {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
     as_file(folder.path(), &one_route("a"));
     let samekey = Samekey::run_in(folder).await;
     let changed = one_route("a").replace("{dir: state,", "{dir: other,");
     as_file(samekey.path(), &changed);
     samekey.logged(&["this change takes a restart", r#""key":"state""#]).await;
+    let times = || samekey.log().iter().filter(|line| line.contains("takes a restart")).count();
+    let before = times();
+    assert_eq!(post(&samekey, "/api/reload").await.status, 200);
+    assert!(times() > before, "it is not in force yet");
+    let before = times();
+    as_file(samekey.path(), &one_route("b"));
+    assert_eq!(post(&samekey, "/api/reload").await.status, 200);
+    assert_eq!((times(), first_route(&samekey).await), (before, "b".to_owned()), "as it runs");
 }
 
-/// A route that stays as it is over a reload, and the text that brings one about.
 async fn reloaded(samekey: &Samekey) {
     let text = fs::read_to_string(samekey.config()).expect("it is there");
     as_file(samekey.path(), &format!("{text}\nshutdown: {{grace: 1s}}\n"));

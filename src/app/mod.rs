@@ -38,6 +38,7 @@ use crate::upstream::{Dialer, Ourselves, Pool};
 
 pub use ending::AFTER_GRACE;
 use kept::Kept;
+pub use reload::Reloader;
 pub use shared::ShareFault;
 use state::full;
 pub use state::{Home, StateFault};
@@ -243,21 +244,6 @@ impl App {
         }
         ending::follow(&core, told).await;
         ending::close(&closing, admin).await;
-    }
-}
-
-/// Loads the config anew; a clone does the same.
-#[derive(Clone)]
-pub struct Reloader(Arc<Core>);
-
-impl Reloader {
-    /// Swaps whole or changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the file, a line a fault.
-    pub fn reload(&self) -> Result<(), String> {
-        reload::now(&self.0)
     }
 }
 

@@ -13,6 +13,21 @@ use crate::app::{Core, inbox};
 use crate::config::{Config, Overridden, Source};
 use crate::proxy::Router;
 
+/// Loads the config anew; a clone does the same.
+#[derive(Clone)]
+pub struct Reloader(pub(super) Arc<Core>);
+
+impl Reloader {
+    /// Swaps whole or changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file, a line a fault.
+    pub fn reload(&self) -> Result<(), String> {
+        now(&self.0)
+    }
+}
+
 /// Loads the config anew; one at a time, whoever asks for it.
 ///
 /// # Errors
@@ -148,7 +163,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::app::{App, Home, Reloader};
+    use crate::app::{App, Home};
     use crate::config::{self, Environment};
 
     /// What is called on the way of a reload notes whether another one could come between.

@@ -36,6 +36,7 @@ mod page;
 mod poll;
 mod providers;
 mod reading;
+mod reloads;
 mod presets;
 mod retry;
 mod schema;

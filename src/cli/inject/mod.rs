@@ -5,6 +5,7 @@
 //! comments but those above its first line.
 
 mod node;
+mod place;
 mod pod;
 mod read;
 mod sidecar;
@@ -59,7 +60,7 @@ pub(super) fn inject(arguments: &Arguments) -> Result<ExitCode, Stop> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn sidecar(arguments: &Arguments) -> Result<Sidecar, Stop> {
+fn sidecar(arguments: &Arguments) -> Result<Sidecar<'_>, Stop> {
     let names = Names {
         image: arguments.image.as_deref(),
         config_map: arguments.config_map.as_deref(),
@@ -71,7 +72,7 @@ fn sidecar(arguments: &Arguments) -> Result<Sidecar, Stop> {
         return Err(Stop::Usage(format!("samekey inject: {flag} is empty")));
     }
     let place = if arguments.classic { Place::Classic } else { Place::Native };
-    Sidecar::new(place, &names)
+    Sidecar::new(place, names)
         .ok_or_else(|| Stop::Failed("samekey: the built-in manifests cannot be read".to_owned()))
 }
 
@@ -91,7 +92,7 @@ fn text_of(path: &Path) -> Result<String, Stop> {
 }
 
 /// A stream with the sidecar in each of its workloads.
-fn into_stream(text: &str, name: &str, sidecar: &Sidecar, told: &mut Told) -> String {
+fn into_stream(text: &str, name: &str, sidecar: &Sidecar<'_>, told: &mut Told) -> String {
     let one = |(n, document): (usize, Document<'_>)| {
         let mut own = Told::default();
         let written = into_document(document, sidecar, &mut own);
@@ -104,7 +105,7 @@ fn into_stream(text: &str, name: &str, sidecar: &Sidecar, told: &mut Told) -> St
 }
 
 /// The document written anew; `None`: it stays as it is.
-fn into_document(document: Document<'_>, sidecar: &Sidecar, told: &mut Told) -> Option<String> {
+fn into_document(document: Document<'_>, sidecar: &Sidecar<'_>, told: &mut Told) -> Option<String> {
     let line =
         |fault: &read::Fault| format!("line {}", document.line + fault.line.saturating_sub(1));
     let read = match read::read(document.text) {

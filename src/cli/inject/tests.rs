@@ -14,8 +14,10 @@ spec:
       - {name: orders, image: orders:1}
 ";
 
-fn sidecar_at(place: Place) -> Sidecar {
-    Sidecar::new(place, &Names::default()).unwrap()
+const OPTED_OUT: &str = "metadata: {annotations: {samekey.internal/inject: 'false'}}";
+
+fn sidecar_at(place: Place) -> Sidecar<'static> {
+    Sidecar::new(place, Names::default()).unwrap()
 }
 
 fn injected(text: &str) -> (String, Told) {
@@ -105,34 +107,19 @@ fn the_key_is_in_no_volume_of_the_application() {
 }
 
 #[test]
-fn one_variant_becomes_the_other_and_a_new_image_takes_the_place_of_the_old() {
-    let native = silently(DEPLOYMENT);
-    let mut told = Told::default();
-    let classic = into_stream(&native, "f", &sidecar_at(Place::Classic), &mut told);
-    assert!(!classic.contains("initContainers") && classic.contains("postStart"), "{classic}");
-    let back = into_stream(&classic, "f", &sidecar_at(Place::Native), &mut told);
-    assert_eq!(back.matches("name: samekey\n").count(), native.matches("name: samekey\n").count());
-    let names = Names { image: Some("samekey:9"), ..Names::default() };
-    let newer = Sidecar::new(Place::Native, &names).unwrap();
-    let upgraded = into_stream(&native, "f", &newer, &mut told);
-    assert_eq!(
-        upgraded,
-        native.replace(concat!("samekey:", env!("CARGO_PKG_VERSION")), "samekey:9")
-    );
-}
-
-#[test]
 fn a_job_that_would_never_end_is_told_of() {
     let job = |command: &str| {
         let spec = format!("{{containers: [{{name: a, command: [sh, -c, {command}]}}]}}");
         format!("apiVersion: batch/v1\nkind: Job\nspec: {{template: {{spec: {spec}}}}}\n")
     };
+    let opted_out = format!("{{template: {{{OPTED_OUT}, ");
     let ending = "'a; curl -X POST 127.0.0.1:17090/quitquitquit'";
     for (text, place, warnings) in [
         (job("a"), Place::Classic, 1),
         (job(ending), Place::Classic, 0),
         (job("a"), Place::Native, 0),
         (DEPLOYMENT.to_owned(), Place::Classic, 0),
+        (job("a").replace("{template: {", &opted_out), Place::Classic, 0),
     ] {
         let mut told = Told::default();
         into_stream(&text, "f", &sidecar_at(place), &mut told);

@@ -4,6 +4,7 @@
 //! that a second run changes nothing. A document that is changed is written anew, without its
 //! comments but those above its first line.
 
+mod java;
 mod node;
 mod place;
 mod pod;

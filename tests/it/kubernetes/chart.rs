@@ -147,12 +147,30 @@ async fn a_key_that_helm_reads_as_a_truth_is_refused_and_in_quotes_it_is_good() 
 }
 
 #[tokio::test]
+async fn an_image_is_named_by_its_tag_or_its_digest() {
+    let (parent, digest) = (parent(), format!("@sha256:{}", "0a".repeat(32)));
+    for (tag, wanted) in [
+        ("2.0.0".to_owned(), ":2.0.0".to_owned()),
+        (digest.clone(), digest.clone()),
+        (format!("2.0.0{digest}"), format!(":2.0.0{digest}")),
+        (String::new(), concat!(":", env!("CARGO_PKG_VERSION")).to_owned()),
+    ] {
+        let values = json!({"samekey": {"image": {"tag": tag}}});
+        let objects = objects(&rendered(parent.path(), &values).await);
+        let image = text(sidecar(proxied(&objects)[0]), "/image").to_owned();
+        assert_eq!(image, format!("registry.example.com/samekey{wanted}"));
+    }
+}
+
+#[tokio::test]
 async fn values_that_make_no_sense_are_refused() {
     for (values, place) in [
         (json!({"clasic": true}), "clasic"),
         (json!({"classic": "yes"}), "/classic"),
         (json!({"image": {"repository": ""}}), "/image/repository"),
         (json!({"image": {"tag": "a b"}}), "/image/tag"),
+        (json!({"image": {"tag": "-a"}}), "/image/tag"),
+        (json!({"image": {"tag": "@sha256:0a"}}), "/image/tag"),
         (json!({"image": {"pullPolicy": "Sometimes"}}), "/image/pullPolicy"),
         (json!({"secret": {"name": ""}}), "/secret/name"),
         (json!({"secret": {"value": "s3cret"}}), "/secret"),

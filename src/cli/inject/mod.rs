@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use crate::cli::inject::pod::{Told, has_pod, into_object};
 use crate::cli::inject::sidecar::{Names, Place, Sidecar};
-use crate::cli::inject::stream::{Document, documents};
+use crate::cli::inject::stream::{Document, directives, documents};
 use crate::cli::{Stop, print};
 
 #[derive(Debug, clap::Args)]
@@ -126,7 +126,7 @@ fn into_document(document: Document<'_>, sidecar: &Sidecar<'_>, told: &mut Told)
         told.fault(&line(&fault), &fault.what);
         return None;
     }
-    Some(format!("{}{}", document.head(), write::written(&object)))
+    Some(format!("{}{}{}", document.head(), write::written(&object), document.tail()))
 }
 
 /// Files one after the other are documents one after the other.
@@ -135,7 +135,10 @@ fn append(out: &mut String, more: &str) {
         if !out.ends_with('\n') {
             out.push('\n');
         }
-        if !more.starts_with("---") {
+        // Directives are none unless what is above them has ended.
+        if directives(more).is_some() {
+            out.push_str("...\n");
+        } else if !more.starts_with("---") {
             out.push_str("---\n");
         }
     }

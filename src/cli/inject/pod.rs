@@ -118,6 +118,10 @@ fn into_pod(pod: &mut Node, at: &str, sidecar: &Sidecar<'_>, told: &mut Told) {
         settle(container, &at, told);
         mount(container, &at, &sidecar.mount, told);
     }
+    let firsts = spec.get("initContainers").map(Node::items).unwrap_or_default();
+    for (n, own) in firsts.iter().enumerate().filter(|(_, own)| goes_on(own) && !is_ours(own)) {
+        ports_are_free(own, &join(&at, &format!("initContainers[{n}]")), told);
+    }
     place(spec, &at, sidecar, told);
 }
 
@@ -182,6 +186,11 @@ fn ends_samekey(spec: &Node, at: &str, told: &mut Told) {
             "is not complete while samekey runs: its program has to POST /quitquitquit to it";
         told.warn(at, what);
     }
+}
+
+/// Whether an init container is a native sidecar, which runs beside ours.
+fn goes_on(container: &Node) -> bool {
+    container.text_of("restartPolicy") == Some("Always")
 }
 
 /// The containers of a pod share its ports.

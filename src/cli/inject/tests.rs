@@ -71,6 +71,20 @@ fn a_second_run_changes_nothing() {
 }
 
 #[test]
+fn directives_stay_above_their_document() {
+    for version in ["1.1", "1.2"] {
+        let head = format!("# x\n%YAML {version}\n---\n");
+        let written = silently(&format!("{head}{DEPLOYMENT}---\na: b\n"));
+        assert_eq!(written, format!("{head}{}---\na: b\n", silently(DEPLOYMENT)));
+        assert_eq!(silently(&written), written);
+        let other = format!("{head}kind: Service\n");
+        assert_eq!(silently(&other), other);
+        let below = format!("{DEPLOYMENT}...\n{other}");
+        assert_eq!(silently(&below), format!("{}...\n{other}", silently(DEPLOYMENT)));
+    }
+}
+
+#[test]
 fn the_sidecar_comes_first_and_the_rest_stays_in_its_order() {
     let text = DEPLOYMENT.replace(
         "      containers:",
@@ -164,6 +178,10 @@ fn what_is_wrong_is_told_with_its_document_and_place() {
             "spec.containers[0].ports[0].containerPort: 17090 is samekey's",
         ),
         (
+            "apiVersion: v1\nkind: Pod\nspec: {initContainers: [{name: i}, {name: b, restartPolicy: Always, ports: [{containerPort: 17090}]}], containers: [{name: a}]}",
+            "spec.initContainers[1].ports[0].containerPort: 17090 is samekey's",
+        ),
+        (
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a}, {name: b, volumeMounts: [{name: v, mountPath: /run/samekey/}]}]}",
             "f.yaml: document 1: spec.containers[1].volumeMounts[0].mountPath: /run/samekey/ is samekey's in the container `b`",
         ),
@@ -213,6 +231,7 @@ fn files_become_one_stream() {
         ("a: b", "c: d\n", "a: b\n---\nc: d\n"),
         ("a: b\n", "---\nc: d\n", "a: b\n---\nc: d\n"),
         ("", "c: d\n", "c: d\n"),
+        ("a: b\n", "# x\n%YAML 1.1\n---\nc: d\n", "a: b\n...\n# x\n%YAML 1.1\n---\nc: d\n"),
     ] {
         let mut out = String::new();
         append(&mut out, first);

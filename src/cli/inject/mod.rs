@@ -4,7 +4,9 @@
 //! that a second run changes nothing. A document that is changed is written anew, without its
 //! comments but those above its first line.
 
+mod java;
 mod node;
+mod place;
 mod pod;
 mod read;
 mod sidecar;
@@ -18,7 +20,7 @@ use std::process::ExitCode;
 
 use crate::cli::inject::pod::{Told, has_pod, into_object};
 use crate::cli::inject::sidecar::{Names, Place, Sidecar};
-use crate::cli::inject::stream::{Document, documents};
+use crate::cli::inject::stream::{Document, directives, documents};
 use crate::cli::{Stop, print};
 
 #[derive(Debug, clap::Args)]
@@ -59,7 +61,7 @@ pub(super) fn inject(arguments: &Arguments) -> Result<ExitCode, Stop> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn sidecar(arguments: &Arguments) -> Result<Sidecar, Stop> {
+fn sidecar(arguments: &Arguments) -> Result<Sidecar<'_>, Stop> {
     let names = Names {
         image: arguments.image.as_deref(),
         config_map: arguments.config_map.as_deref(),
@@ -71,7 +73,7 @@ fn sidecar(arguments: &Arguments) -> Result<Sidecar, Stop> {
         return Err(Stop::Usage(format!("samekey inject: {flag} is empty")));
     }
     let place = if arguments.classic { Place::Classic } else { Place::Native };
-    Sidecar::new(place, &names)
+    Sidecar::new(place, names)
         .ok_or_else(|| Stop::Failed("samekey: the built-in manifests cannot be read".to_owned()))
 }
 
@@ -91,7 +93,7 @@ fn text_of(path: &Path) -> Result<String, Stop> {
 }
 
 /// A stream with the sidecar in each of its workloads.
-fn into_stream(text: &str, name: &str, sidecar: &Sidecar, told: &mut Told) -> String {
+fn into_stream(text: &str, name: &str, sidecar: &Sidecar<'_>, told: &mut Told) -> String {
     let one = |(n, document): (usize, Document<'_>)| {
         let mut own = Told::default();
         let written = into_document(document, sidecar, &mut own);
@@ -104,7 +106,7 @@ fn into_stream(text: &str, name: &str, sidecar: &Sidecar, told: &mut Told) -> St
 }
 
 /// The document written anew; `None`: it stays as it is.
-fn into_document(document: Document<'_>, sidecar: &Sidecar, told: &mut Told) -> Option<String> {
+fn into_document(document: Document<'_>, sidecar: &Sidecar<'_>, told: &mut Told) -> Option<String> {
     let line =
         |fault: &read::Fault| format!("line {}", document.line + fault.line.saturating_sub(1));
     let read = match read::read(document.text) {
@@ -124,7 +126,7 @@ fn into_document(document: Document<'_>, sidecar: &Sidecar, told: &mut Told) -> 
         told.fault(&line(&fault), &fault.what);
         return None;
     }
-    Some(format!("{}{}", document.head(), write::written(&object)))
+    Some(format!("{}{}{}", document.head(), write::written(&object), document.tail()))
 }
 
 /// Files one after the other are documents one after the other.
@@ -133,7 +135,10 @@ fn append(out: &mut String, more: &str) {
         if !out.ends_with('\n') {
             out.push('\n');
         }
-        if !more.starts_with("---") {
+        // Directives are none unless what is above them has ended.
+        if directives(more).is_some() {
+            out.push_str("...\n");
+        } else if !more.starts_with("---") {
             out.push_str("---\n");
         }
     }

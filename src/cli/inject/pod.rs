@@ -5,6 +5,7 @@ use std::path::Path;
 use samekey::app::AFTER_GRACE;
 
 use crate::cli::inject::node::Node;
+use crate::cli::inject::place::{is_ours, place, standing};
 use crate::cli::inject::sidecar::{LABEL, PORTS, Place, Sidecar};
 use crate::cli::inject::variables::settle;
 
@@ -30,7 +31,7 @@ impl Told {
 }
 
 /// Adds the sidecar to an object, and to those of a list. What has no pod stays as it is.
-pub(super) fn into_object(object: &mut Node, at: &str, sidecar: &Sidecar, told: &mut Told) {
+pub(super) fn into_object(object: &mut Node, at: &str, sidecar: &Sidecar<'_>, told: &mut Told) {
     if let Some(items) = list_items(object) {
         for (n, item) in items.iter_mut().enumerate() {
             into_object(item, &join(at, &format!("items[{n}]")), sidecar, told);
@@ -47,12 +48,14 @@ pub(super) fn into_object(object: &mut Node, at: &str, sidecar: &Sidecar, told: 
         pod = pod.and_then(|node| node.get_mut(key));
     }
     let at = path.iter().fold(at.to_owned(), |at, key| join(&at, key));
-    if let Some(spec) = pod.as_deref().and_then(|pod| pod.get("spec")).filter(|_| ends) {
-        ends_samekey(spec, &join(&at, "spec"), sidecar.place, told);
-    }
     match pod {
         Some(pod) if opted_out(pod) => {}
-        Some(pod) if pod.get("spec").is_some() => into_pod(pod, &at, sidecar, told),
+        Some(pod) if pod.get("spec").is_some() => {
+            into_pod(pod, &at, sidecar, told);
+            if let Some(spec) = pod.get("spec").filter(|_| ends) {
+                ends_samekey(spec, &join(&at, "spec"), told);
+            }
+        }
         _ => told.fault(&join(&at, "spec"), "must be given: this object has no pod"),
     }
 }
@@ -98,7 +101,7 @@ fn opted_out(object: &Node) -> bool {
     matches!(annotation, Some(Node::Text(said) | Node::Plain(said)) if said == "false")
 }
 
-fn into_pod(pod: &mut Node, at: &str, sidecar: &Sidecar, told: &mut Told) {
+fn into_pod(pod: &mut Node, at: &str, sidecar: &Sidecar<'_>, told: &mut Told) {
     label(pod);
     let at = join(at, "spec");
     let Some(spec) = pod.get_mut("spec") else { return };
@@ -115,12 +118,13 @@ fn into_pod(pod: &mut Node, at: &str, sidecar: &Sidecar, told: &mut Told) {
         ports_are_free(container, &at, told);
         mount_is_free(container, &at, &sidecar.mount, told);
         settle(container, &at, told);
-        upsert(container, "volumeMounts", Front::No, &sidecar.mount);
+        mount(container, &at, &sidecar.mount, told);
     }
-    place(spec, sidecar);
-    for volume in &sidecar.volumes {
-        upsert(spec, "volumes", Front::No, volume);
+    let firsts = spec.get("initContainers").map(Node::items).unwrap_or_default();
+    for (n, own) in firsts.iter().enumerate().filter(|(_, own)| goes_on(own) && !is_ours(own)) {
+        ports_are_free(own, &join(&at, &format!("initContainers[{n}]")), told);
     }
+    place(spec, &at, sidecar, told);
 }
 
 fn label(pod: &mut Node) {
@@ -136,19 +140,18 @@ fn label(pod: &mut Node) {
     }
 }
 
-/// In its list and out of the other one, where an earlier run may have put it.
-fn place(spec: &mut Node, sidecar: &Sidecar) {
-    let (here, there) = match sidecar.place {
-        Place::Native => ("initContainers", "containers"),
-        Place::Classic => ("containers", "initContainers"),
-    };
-    if let Some(Node::List(others)) = spec.get_mut(there) {
-        others.retain(|container| !is_ours(container));
-        if others.is_empty() {
-            spec.remove(there);
-        }
+/// Adds our mount, unless it is there.
+fn mount(container: &mut Node, at: &str, ours: &Node, told: &mut Told) {
+    if container.get("volumeMounts").is_none() {
+        container.set("volumeMounts", Node::List(Vec::new()));
     }
-    upsert(spec, here, Front::Yes, &sidecar.container);
+    let Some(Node::List(mounts)) = container.get_mut("volumeMounts") else {
+        return told.fault(&join(at, "volumeMounts"), "must be a list");
+    };
+    let is_it = |own: &Node| ["name", "mountPath"].iter().all(|key| own.get(key) == ours.get(key));
+    if !mounts.iter().any(is_it) {
+        mounts.push(ours.clone());
+    }
 }
 
 /// What of a pod asks for a word.
@@ -176,18 +179,23 @@ fn look(spec: &Node, at: &str, told: &mut Told) {
 }
 
 /// A Job is complete when all of its containers have ended, a plain samekey among them.
-fn ends_samekey(spec: &Node, at: &str, place: Place, told: &mut Told) {
+fn ends_samekey(spec: &Node, at: &str, told: &mut Told) {
     let containers = spec.get("containers").map(Node::items).unwrap_or_default();
     let words = containers.iter().flat_map(|container| {
         let lists = ["command", "args"].into_iter().filter_map(|key| container.get(key));
         lists.flat_map(Node::items).filter_map(Node::as_text)
     });
     let mut says_so = words.filter(|word| word.contains("/quitquitquit"));
-    if place == Place::Classic && says_so.next().is_none() {
+    if standing(spec) == Some(Place::Classic) && says_so.next().is_none() {
         let what =
             "is not complete while samekey runs: its program has to POST /quitquitquit to it";
         told.warn(at, what);
     }
+}
+
+/// Whether an init container is a native sidecar, which runs beside ours.
+fn goes_on(container: &Node) -> bool {
+    container.text_of("restartPolicy") == Some("Always")
 }
 
 /// The containers of a pod share its ports.
@@ -221,32 +229,8 @@ fn mount_is_free(container: &Node, at: &str, ours: &Node, told: &mut Told) {
     }
 }
 
-/// Where a new item of a list goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Front {
-    Yes,
-    No,
-}
-
-/// Puts an item into a list of an object, in place of the one of its name.
-fn upsert(object: &mut Node, key: &str, front: Front, item: &Node) {
-    if object.get(key).is_none() {
-        object.set(key, Node::List(Vec::new()));
-    }
-    let Some(Node::List(items)) = object.get_mut(key) else { return };
-    let name = item.text_of("name");
-    match items.iter_mut().find(|own| own.text_of("name") == name) {
-        Some(there) => *there = item.clone(),
-        None if front == Front::Yes => items.insert(0, item.clone()),
-        None => items.push(item.clone()),
-    }
-}
-
-fn is_ours(container: &Node) -> bool {
-    container.text_of("name") == Some("samekey")
-}
-
-fn join(at: &str, key: &str) -> String {
+/// The place of a key in what stands at a place.
+pub(super) fn join(at: &str, key: &str) -> String {
     if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
 }
 

@@ -38,7 +38,6 @@ pub(super) fn read(text: &str) -> Result<Read, Fault> {
     while let Some(event) = reader.next()? {
         match event {
             Event::DocumentStart(..) if first.is_some() => reader.loses("a second document"),
-            Event::DocumentStart(_, Some(_)) => reader.loses("a directive"),
             event if event.is_node() => {
                 let node = reader.node(event)?;
                 first = first.or(Some(node));

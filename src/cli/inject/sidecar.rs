@@ -9,11 +9,15 @@ use crate::cli::inject::read::read;
 
 /// What a pod is given.
 #[derive(Debug)]
-pub(super) struct Sidecar {
-    /// Where it stands.
+pub(super) struct Sidecar<'a> {
+    /// Where it stands, if it is not there yet.
     pub(super) place: Place,
+    /// What the command line names.
+    pub(super) names: Names<'a>,
     /// The container itself.
     pub(super) container: Node,
+    /// What a plain container has to hold back those behind it.
+    pub(super) lifecycle: Node,
     /// The volumes of the pod.
     pub(super) volumes: Vec<Node>,
     /// The mount of each of the application's containers.
@@ -30,7 +34,7 @@ pub(super) enum Place {
 }
 
 /// What the command line may change.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Names<'a> {
     /// The image.
     pub(super) image: Option<&'a str>,
@@ -40,29 +44,19 @@ pub(super) struct Names<'a> {
     pub(super) secret: Option<&'a str>,
 }
 
-impl Sidecar {
+impl<'a> Sidecar<'a> {
     /// What `config/kubernetes` says; `None` where that is not as it was built.
-    pub(super) fn new(place: Place, names: &Names<'_>) -> Option<Self> {
+    pub(super) fn new(place: Place, names: Names<'a>) -> Option<Self> {
         let wiring = read(WIRING).ok()?.node?;
         let mut container = wiring.get("container")?.clone();
-        if let Some(image) = names.image {
-            container.set("image", Node::text(image));
-        }
+        let lifecycle = wiring.get("lifecycle")?.clone();
         if place == Place::Classic {
             container.remove("restartPolicy");
-            container.set("lifecycle", wiring.get("lifecycle")?.clone());
+            container.set("lifecycle", lifecycle.clone());
         }
-        let mut volumes = wiring.get("volumes")?.items().to_vec();
-        for (volume, source, key, name) in [
-            ("samekey-config", "configMap", "name", names.config_map),
-            ("samekey-secret", "secret", "secretName", names.secret),
-        ] {
-            let Some(name) = name else { continue };
-            let volume = volumes.iter_mut().find(|own| own.text_of("name") == Some(volume))?;
-            volume.get_mut(source)?.set(key, Node::text(name));
-        }
+        let volumes = wiring.get("volumes")?.items().to_vec();
         let mount = wiring.get("mount")?.clone();
-        Some(Self { place, container, volumes, mount })
+        Some(Self { place, names, container, lifecycle, volumes, mount })
     }
 }
 
@@ -90,14 +84,10 @@ mod tests {
     #[test]
     fn what_was_built_in_can_be_read() {
         for place in [Place::Native, Place::Classic] {
-            let names = Names { image: Some("i:1"), config_map: Some("c"), secret: Some("s") };
-            let sidecar = Sidecar::new(place, &names).unwrap();
-            assert_eq!(sidecar.container.text_of("image"), Some("i:1"));
+            let sidecar = Sidecar::new(place, Names::default()).unwrap();
             assert_eq!(sidecar.container.get("lifecycle").is_some(), place == Place::Classic);
             assert_eq!(sidecar.container.get("restartPolicy").is_some(), place == Place::Native);
-            let volume = |n: usize, path: &[&str]| sidecar.volumes[n].at(path).cloned();
-            assert_eq!(volume(0, &["configMap", "name"]), Some(Node::text("c")));
-            assert_eq!(volume(1, &["secret", "secretName"]), Some(Node::text("s")));
+            assert_eq!(sidecar.volumes.len(), 5);
         }
     }
 

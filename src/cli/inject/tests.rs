@@ -15,8 +15,10 @@ spec:
       - {name: orders, image: orders:1}
 ";
 
-fn sidecar_at(place: Place) -> Sidecar {
-    Sidecar::new(place, &Names::default()).unwrap()
+const OPTED_OUT: &str = "metadata: {annotations: {samekey.internal/inject: 'false'}}";
+
+fn sidecar_at(place: Place) -> Sidecar<'static> {
+    Sidecar::new(place, Names::default()).unwrap()
 }
 
 fn injected(text: &str) -> (String, Told) {
@@ -70,6 +72,20 @@ fn a_second_run_changes_nothing() {
 }
 
 #[test]
+fn directives_stay_above_their_document() {
+    for version in ["1.1", "1.2"] {
+        let head = format!("# x\n%YAML {version}\n---\n");
+        let written = silently(&format!("{head}{DEPLOYMENT}---\na: b\n"));
+        assert_eq!(written, format!("{head}{}---\na: b\n", silently(DEPLOYMENT)));
+        assert_eq!(silently(&written), written);
+        let other = format!("{head}kind: Service\n");
+        assert_eq!(silently(&other), other);
+        let below = format!("{DEPLOYMENT}...\n{other}");
+        assert_eq!(silently(&below), format!("{}...\n{other}", silently(DEPLOYMENT)));
+    }
+}
+
+#[test]
 fn the_sidecar_comes_first_and_the_rest_stays_in_its_order() {
     let text = DEPLOYMENT.replace(
         "      containers:",
@@ -106,34 +122,19 @@ fn the_key_is_in_no_volume_of_the_application() {
 }
 
 #[test]
-fn one_variant_becomes_the_other_and_a_new_image_takes_the_place_of_the_old() {
-    let native = silently(DEPLOYMENT);
-    let mut told = Told::default();
-    let classic = into_stream(&native, "f", &sidecar_at(Place::Classic), &mut told);
-    assert!(!classic.contains("initContainers") && classic.contains("postStart"), "{classic}");
-    let back = into_stream(&classic, "f", &sidecar_at(Place::Native), &mut told);
-    assert_eq!(back.matches("name: samekey\n").count(), native.matches("name: samekey\n").count());
-    let names = Names { image: Some("samekey:9"), ..Names::default() };
-    let newer = Sidecar::new(Place::Native, &names).unwrap();
-    let upgraded = into_stream(&native, "f", &newer, &mut told);
-    assert_eq!(
-        upgraded,
-        native.replace(concat!("samekey:", env!("CARGO_PKG_VERSION")), "samekey:9")
-    );
-}
-
-#[test]
 fn a_job_that_would_never_end_is_told_of() {
     let job = |command: &str| {
         let spec = format!("{{containers: [{{name: a, command: [sh, -c, {command}]}}]}}");
         format!("apiVersion: batch/v1\nkind: Job\nspec: {{template: {{spec: {spec}}}}}\n")
     };
+    let opted_out = format!("{{template: {{{OPTED_OUT}, ");
     let ending = "'a; curl -X POST 127.0.0.1:17090/quitquitquit'";
     for (text, place, warnings) in [
         (job("a"), Place::Classic, 1),
         (job(ending), Place::Classic, 0),
         (job("a"), Place::Native, 0),
         (DEPLOYMENT.to_owned(), Place::Classic, 0),
+        (job("a").replace("{template: {", &opted_out), Place::Classic, 0),
     ] {
         let mut told = Told::default();
         into_stream(&text, "f", &sidecar_at(place), &mut told);
@@ -176,6 +177,10 @@ fn what_is_wrong_is_told_with_its_document_and_place() {
         (
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, ports: [{containerPort: 17090}]}]}",
             "spec.containers[0].ports[0].containerPort: 17090 is samekey's",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nspec: {initContainers: [{name: i}, {name: b, restartPolicy: Always, ports: [{containerPort: 17090}]}], containers: [{name: a}]}",
+            "spec.initContainers[1].ports[0].containerPort: 17090 is samekey's",
         ),
         (
             "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a}, {name: b, volumeMounts: [{name: v, mountPath: /run/samekey/}]}]}",
@@ -227,6 +232,7 @@ fn files_become_one_stream() {
         ("a: b", "c: d\n", "a: b\n---\nc: d\n"),
         ("a: b\n", "---\nc: d\n", "a: b\n---\nc: d\n"),
         ("", "c: d\n", "c: d\n"),
+        ("a: b\n", "# x\n%YAML 1.1\n---\nc: d\n", "a: b\n...\n# x\n%YAML 1.1\n---\nc: d\n"),
     ] {
         let mut out = String::new();
         append(&mut out, first);
@@ -254,7 +260,8 @@ fn entries() -> impl Strategy<Value = Vec<(String, String)>> {
         "$(POD_IP),10.0.0.0/8",
         "-Xmx1g",
         "-Dhttp.proxyHost=127.0.0.1",
-        "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=1 -Dx=1 ",
+        "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=17080 -Dx=1 ",
+        "-Xmx1g -Djavax.net.ssl.trustStore=/own.jks",
         "yes",
         "0123",
         "a: b # c",

@@ -2,6 +2,7 @@
 
 use samekey::intercept::Own;
 
+use crate::cli::inject::java::Options;
 use crate::cli::inject::node::Node;
 use crate::cli::inject::pod::Told;
 use crate::cli::inject::sidecar::variables;
@@ -14,24 +15,40 @@ pub(super) fn settle(container: &mut Node, at: &str, told: &mut Told) {
     let direct = own_direct.as_deref().map(without_references);
     let ours = variables(Own { no_proxy: direct.as_deref(), ..Own::default() });
     for (name, value) in ours {
-        match list.iter_mut().find(|entry| entry.text_of("name") == Some(name)) {
-            None => list.push(entry(name, &value)),
-            Some(there) => settle_one(there, name, &value, &mut |note| note.tell(at, name, told)),
+        let mut is_there = false;
+        // Kubernetes takes the last of a name; what holds for each holds for that one.
+        for there in list.iter_mut().filter(|entry| entry.text_of("name") == Some(name)) {
+            is_there = true;
+            settle_one(there, name, &value, &mut |note| note.tell(at, name, told));
+        }
+        if !is_there {
+            list.push(entry(name, &added(name, &value, own_direct.as_deref())));
         }
     }
     container.set("env", Node::List(list));
 }
 
+/// The value of a variable that is not there; the other spelling of a list has the same in it.
+fn added(name: &str, ours: &str, own_direct: Option<&str>) -> String {
+    match own_direct {
+        Some(own) if Kind::of(name, ours) == Kind::Direct => joined(own, ours),
+        _ => ours.to_owned(),
+    }
+}
+
 /// One variable that the container has already.
 fn settle_one(there: &mut Node, name: &str, ours: &str, tell: &mut dyn FnMut(Note)) {
     let kind = Kind::of(name, ours);
-    let Some(own) = there.get("value").and_then(scalar).map(str::to_owned) else {
-        let set = there.get("valueFrom").is_some();
-        return if set { tell(kind.note()) } else { there.set("value", Node::text(ours)) };
-    };
+    let own = there.get("value").and_then(scalar).unwrap_or_default().to_owned();
+    if there.get("valueFrom").is_some() {
+        return tell(kind.note());
+    }
     let meant = match kind {
         Kind::Direct => joined(&own, ours),
-        Kind::Java => behind(&own, ours),
+        Kind::Java => java(&own, ours, tell),
+        // A proxy without a name is none.
+        Kind::Proxy if own.trim().is_empty() => ours.to_owned(),
+        Kind::Other if there.get("value").is_none() => ours.to_owned(),
         Kind::Proxy | Kind::Other => own.clone(),
     };
     if kind == Kind::Direct && own.split(',').any(|host| host.trim() == "*") {
@@ -42,6 +59,17 @@ fn settle_one(there: &mut Node, name: &str, ours: &str, tell: &mut dyn FnMut(Not
     } else if matches!(kind, Kind::Proxy | Kind::Other) && own != ours {
         tell(kind.note());
     }
+}
+
+fn java(own: &str, ours: &str, tell: &mut dyn FnMut(Note)) -> String {
+    let options = Options::behind(own, ours);
+    if options.another_proxy {
+        tell(Note::Fault);
+    }
+    if options.own_truststore {
+        tell(Note::Truststore);
+    }
+    options.written
 }
 
 /// What kind of variable it is: what becomes of the application's own.
@@ -64,6 +92,8 @@ enum Note {
     Stays,
     /// All hosts are exceptions.
     Past,
+    /// A JVM trusts other roots.
+    Truststore,
 }
 
 impl Kind {
@@ -96,6 +126,10 @@ impl Note {
                     "{name} holds `*` and stays: what the application sends goes past samekey"
                 ),
             ),
+            Self::Truststore => told.warn(
+                at,
+                &format!("{name} names a truststore, which stays: it has to hold samekey's CA too"),
+            ),
             Self::Stays => told.warn(
                 at,
                 &format!(
@@ -111,7 +145,7 @@ fn entry(name: &str, value: &str) -> Node {
 }
 
 fn literal(list: &[Node], name: &str) -> Option<String> {
-    let found = list.iter().find(|entry| entry.text_of("name") == Some(name))?;
+    let found = list.iter().rfind(|entry| entry.text_of("name") == Some(name))?;
     found.get("value").and_then(scalar).map(str::to_owned)
 }
 
@@ -135,27 +169,6 @@ fn joined(own: &str, ours: &str) -> String {
 
 fn without_references(own: &str) -> String {
     own.split(',').filter(|host| !host.contains("$(")).collect::<Vec<_>>().join(",")
-}
-
-/// Options of a JVM behind those that are there; an earlier run's ours are replaced.
-fn behind(own: &str, ours: &str) -> String {
-    if own.ends_with(ours) {
-        return own.to_owned();
-    }
-    let first = ours.split(' ').next().unwrap_or(ours);
-    let theirs = match own.find(first) {
-        Some(at) if own.get(at..).is_some_and(are_ours) => own.get(..at).unwrap_or(own),
-        _ => own,
-    };
-    let theirs = theirs.trim_end();
-    if theirs.is_empty() { ours.to_owned() } else { format!("{theirs} {ours}") }
-}
-
-/// Whether a text holds such options alone as samekey writes.
-fn are_ours(options: &str) -> bool {
-    const STARTS: [&str; 4] =
-        ["-Dhttp.proxy", "-Dhttps.proxy", "-Dhttp.nonProxyHosts=", "-Djavax.net.ssl.trustStore"];
-    options.split_whitespace().all(|option| STARTS.iter().any(|start| option.starts_with(start)))
 }
 
 #[cfg(test)]
@@ -229,6 +242,7 @@ mod tests {
         let direct = value(&container, "NO_PROXY");
         assert!(direct.starts_with("corp.example,localhost,$(POD_IP),127.0.0.1,"), "{direct}");
         assert!(direct.ends_with(",$(KUBERNETES_SERVICE_HOST)"), "{direct}");
+        assert_eq!(value(&container, "no_proxy"), direct);
         let java = value(&container, "JAVA_TOOL_OPTIONS");
         assert!(java.starts_with("-Xmx1g -Dhttp.proxyHost=127.0.0.1 "), "{java}");
         assert!(java.contains("nonProxyHosts=\"corp.example|localhost|127"), "{java}");
@@ -237,12 +251,40 @@ mod tests {
     }
 
     #[test]
-    fn options_of_an_earlier_version_give_way_and_strangers_stay() {
-        let old = "-Xmx1g -Dhttp.proxyHost=127.0.0.1 -Dhttp.nonProxyHosts=\"a\"";
-        let ours = "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=17080";
-        assert_eq!(behind(old, ours), format!("-Xmx1g {ours}"));
-        let mixed = format!("{old} -Down=1");
-        assert_eq!(behind(&mixed, ours), format!("{mixed} {ours}"));
-        assert_eq!(behind("", ours), ours);
+    fn whichever_of_two_entries_counts_it_is_seen() {
+        let ours = "{name: HTTPS_PROXY, value: 'http://127.0.0.1:17080'}";
+        let corp = "{name: HTTPS_PROXY, value: 'http://corp:3128'}";
+        for env in [format!("[{ours}, {corp}]"), format!("[{corp}, {ours}]")] {
+            let (_, told) = settled(&env);
+            assert_eq!(told.faults.len(), 1, "{env}: {told:?}");
+        }
+        let (_, told) = settled(&format!("[{ours}, {ours}]"));
+        assert!(told.faults.is_empty(), "{told:?}");
+        let twice = "[{name: NO_PROXY, value: a.example}, {name: NO_PROXY, value: b.example}]";
+        let (container, _) = settled(twice);
+        let last = value(&container, "NO_PROXY");
+        assert!(last.starts_with("b.example,localhost,"), "{last}");
+        assert!(value(&container, "no_proxy").starts_with("b.example,localhost,"), "{container:?}");
+    }
+
+    #[test]
+    fn a_proxy_without_a_name_is_none() {
+        for empty in ["''", "' '", "null"] {
+            let (container, told) = settled(&format!("[{{name: HTTPS_PROXY, value: {empty}}}]"));
+            assert_eq!(value(&container, "HTTPS_PROXY"), "http://127.0.0.1:17080");
+            assert!(told.faults.is_empty() && told.warnings.is_empty(), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_jvms_own_proxy_is_a_fault_and_its_truststore_stays() {
+        let (container, told) = settled(
+            "[{name: JAVA_TOOL_OPTIONS, value: '-Djavax.net.ssl.trustStore=/own.jks -Dhttps.proxyHost=corp'}]",
+        );
+        let java = value(&container, "JAVA_TOOL_OPTIONS");
+        assert_eq!(java.matches("trustStore").count(), 1, "{java}");
+        assert!(told.faults[0].contains("JAVA_TOOL_OPTIONS is set already, to another proxy"));
+        assert!(told.warnings[0].contains("JAVA_TOOL_OPTIONS names a truststore, which stays"));
+        assert_eq!((told.faults.len(), told.warnings.len()), (1, 1), "{told:?}");
     }
 }

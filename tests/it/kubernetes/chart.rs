@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use super::manifests::assert_agrees;
 use super::{
-    VERSIONS, applications, assert_valid, here, installed, kustomized, list, named, objects, pod,
-    proxied, put, sidecar, text,
+    VERSIONS, applications, assert_valid, configured, copy, here, installed, kustomized, list,
+    named, objects, pod, proxied, put, sidecar, text,
 };
 use crate::support::program::{Ran, ran};
 
@@ -32,18 +32,6 @@ fn parent() -> TempDir {
     copy(&here("config/kubernetes/examples/helm"), folder.path());
     copy(&here(CHART), &folder.path().join("charts/samekey"));
     folder
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("made");
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }
 
 #[tokio::test]
@@ -126,6 +114,54 @@ async fn what_it_renders_is_what_each_version_takes() {
     assert_eq!(volume("samekey-secret")["secret"]["secretName"], "own");
 }
 
+/// The values of a parent, as text that Helm reads by itself.
+async fn rendered_of(values: &str) -> Ran {
+    let parent = parent();
+    put(parent.path(), "values.yaml", values);
+    helm(&["render", parent.path().to_str().expect("text"), "{}"]).await
+}
+
+/// Helm reads YAML 1.1, in which `on` is `true` unless it stands in quotes.
+#[tokio::test]
+async fn a_key_that_helm_reads_as_a_truth_is_refused_and_in_quotes_it_is_good() {
+    let values = |key: &str| {
+        let route = format!(
+            "{{name: jobs, match: {{hosts: [api.example.com]}}, retry: {{{key}: [429, 503, connect]}}}}"
+        );
+        format!("samekey:\n  config:\n    routes:\n    - {route}\n")
+    };
+    for key in ["on", "off", "yes", "true"] {
+        let ran = rendered_of(&values(key)).await;
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{key}");
+        let wanted = "config.routes[0].retry: a key is read as ";
+        assert!(ran.err.contains(wanted) && ran.err.contains("write it in quotes"), "{}", ran.err);
+    }
+    let ran = rendered_of(&values("\"on\"")).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let objects = objects(&ran.out);
+    let config = text(configured(&objects, "samekey"), "/data/samekey.yaml").to_owned();
+    let pod = proxied(&objects)[0];
+    assert_agrees(&config, pod).await;
+    let read: Value = serde_saphyr::from_str(&config).expect("YAML");
+    assert_eq!(read["routes"][0]["retry"]["on"], json!([429, 503, "connect"]));
+}
+
+#[tokio::test]
+async fn an_image_is_named_by_its_tag_or_its_digest() {
+    let (parent, digest) = (parent(), format!("@sha256:{}", "0a".repeat(32)));
+    for (tag, wanted) in [
+        ("2.0.0".to_owned(), ":2.0.0".to_owned()),
+        (digest.clone(), digest.clone()),
+        (format!("2.0.0{digest}"), format!(":2.0.0{digest}")),
+        (String::new(), concat!(":", env!("CARGO_PKG_VERSION")).to_owned()),
+    ] {
+        let values = json!({"samekey": {"image": {"tag": tag}}});
+        let objects = objects(&rendered(parent.path(), &values).await);
+        let image = text(sidecar(proxied(&objects)[0]), "/image").to_owned();
+        assert_eq!(image, format!("registry.example.com/samekey{wanted}"));
+    }
+}
+
 #[tokio::test]
 async fn values_that_make_no_sense_are_refused() {
     for (values, place) in [
@@ -133,6 +169,8 @@ async fn values_that_make_no_sense_are_refused() {
         (json!({"classic": "yes"}), "/classic"),
         (json!({"image": {"repository": ""}}), "/image/repository"),
         (json!({"image": {"tag": "a b"}}), "/image/tag"),
+        (json!({"image": {"tag": "-a"}}), "/image/tag"),
+        (json!({"image": {"tag": "@sha256:0a"}}), "/image/tag"),
         (json!({"image": {"pullPolicy": "Sometimes"}}), "/image/pullPolicy"),
         (json!({"secret": {"name": ""}}), "/secret/name"),
         (json!({"secret": {"value": "s3cret"}}), "/secret"),

@@ -70,6 +70,24 @@ async fn what_was_injected_comes_out_byte_for_byte() {
     assert_eq!((ran.out, ran.code, ran.err.as_str()), (once, Some(0), ""));
 }
 
+/// An upgrade: the flags of the first run are nowhere but in what it wrote.
+#[tokio::test]
+async fn another_image_changes_the_image_alone() {
+    let own = ["--config-map", "own", "--secret", "own-secret"];
+    for classic in [&[][..], &["--classic"]] {
+        let once = injected(&[&own[..], classic].concat()).await;
+        let once = once.replace(
+            "emptyDir:\n          sizeLimit: 1Gi",
+            "persistentVolumeClaim:\n          claimName: own",
+        );
+        assert!(once.contains("claimName: own\n"), "{once}");
+        let ran = piped(&once, &["--image", "registry.example.com/samekey:0.2.0"]).await;
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(ran.out, once.replace("/samekey:0.1.0", "/samekey:0.2.0"));
+        assert_eq!(piped(&once, &[]).await.out, once);
+    }
+}
+
 #[tokio::test]
 async fn bad_input_is_exit_2_and_nothing_is_written() {
     for (input, flags, wanted) in [
@@ -78,6 +96,11 @@ async fn bad_input_is_exit_2_and_nothing_is_written() {
             "apiVersion: v1\nkind: Pod\nspec: {}\n",
             &[],
             "document 1: spec.containers: must be a list",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: samekey, image: own}]}\n",
+            &[],
+            "document 1: spec.containers[0]: a container `samekey` is there",
         ),
         ("", &["--image", ""], "--image is empty"),
         ("", &["-f", "/no/such.yaml"], "/no/such.yaml: No such file"),

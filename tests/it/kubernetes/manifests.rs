@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use super::{
-    EXAMPLES, VERSIONS, applications, assert_valid, configured, here, kustomized, list, named,
-    objects, pod, proxied, put, sidecar, text, validated,
+    EXAMPLES, VERSIONS, applications, assert_valid, configured, copy, here, kustomized,
+    kustomized_at, list, named, objects, pod, proxied, put, sidecar, text, validated,
 };
 use crate::support::program::{command, folder_with, ran, samekey};
 
@@ -59,6 +59,50 @@ async fn five_kinds_get_the_sidecar_and_who_does_not_want_it_does_not() {
 
 fn proxied_alone(pod: &Value) -> Vec<&Value> {
     list(pod, "/volumes").iter().filter(|volume| volume["name"] == "samekey-public").collect()
+}
+
+/// As JSON, and with lists in brackets, into which kustomize can write no comments.
+#[tokio::test]
+async fn manifests_are_taken_in_any_way_of_writing_them() {
+    let folder = tempdir().expect("a folder");
+    copy(&here("config/kubernetes"), &folder.path().join("kubernetes"));
+    let spec = json!({
+        "initContainers": [{"name": "migrate", "image": "orders:1"}],
+        "containers": [{"name": "orders", "image": "orders:1", "env": [{"name": "A", "value": "b"}],
+            "volumeMounts": [{"name": "own", "mountPath": "/own"}]}],
+        "volumes": [{"name": "own", "emptyDir": {}}],
+    });
+    let written = |name: &str| {
+        let labels = json!({"app": name});
+        let template = json!({"metadata": {"labels": labels}, "spec": spec});
+        let spec = json!({"selector": {"matchLabels": labels}, "template": template});
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec})
+    };
+    put(folder.path(), "a.json", &written("a").to_string());
+    // The same is YAML, whose lists and maps are in brackets.
+    put(folder.path(), "b.yaml", &written("b").to_string());
+    for component in ["component", "classic", "transparent"] {
+        let kustomization =
+            format!("resources: [a.json, b.yaml]\ncomponents: [kubernetes/{component}]\n");
+        put(folder.path(), "kustomization.yaml", &kustomization);
+        let rendered = objects(&kustomized_at(folder.path()).await);
+        let pods = proxied(&rendered);
+        assert_eq!(pods.len(), 2, "{component}");
+        let of_block = objects(&kustomized(&format!("examples/{}", example(component))).await);
+        for pod in pods {
+            let mut theirs = sidecar(proxied(&of_block)[0]).clone();
+            theirs["image"] = sidecar(pod)["image"].clone();
+            assert_eq!(sidecar(pod), &theirs, "{component}");
+            assert!(named(list(pod, "/initContainers"), "migrate").is_some());
+        }
+        let file = put(folder.path(), "rendered.yaml", &kustomized_at(folder.path()).await);
+        assert_valid(&["1.29"], &[file]).await;
+    }
+}
+
+/// The example of a component.
+fn example(component: &str) -> &str {
+    if component == "component" { "native" } else { component }
 }
 
 #[tokio::test]

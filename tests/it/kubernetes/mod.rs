@@ -50,7 +50,11 @@ fn kubectl() -> PathBuf {
 
 /// What `kubectl kustomize` makes of a folder of `config/kubernetes`.
 async fn kustomized(folder: &str) -> String {
-    let folder = here("config/kubernetes").join(folder);
+    kustomized_at(&here("config/kubernetes").join(folder)).await
+}
+
+/// The same of any folder.
+async fn kustomized_at(folder: &Path) -> String {
     let ran = ran(Command::new(kubectl()).arg("kustomize").arg(folder)).await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     ran.out
@@ -129,6 +133,19 @@ async fn assert_valid(versions: &[&str], files: &[PathBuf]) {
         assert_eq!(words.collect::<BTreeSet<_>>(), foreign, "{line}");
     }
     assert_eq!(ran.out.lines().count(), versions.len());
+}
+
+/// A folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
 }
 
 /// Puts a text into a file of a folder.

@@ -28,8 +28,9 @@ samekey.internal/sidecar: "true"
 {{- end }}
 
 {{- define "samekey.container" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
 name: samekey
-image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+image: {{ printf "%s%s%s" .Values.image.repository (hasPrefix "@" $tag | ternary "" ":") $tag | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [run]
 env:

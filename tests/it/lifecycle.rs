@@ -336,9 +336,11 @@ async fn an_order_that_was_never_sent_whole_is_free_after_a_restart() {
         }
         first.signal(Signal::TERM);
         assert_eq!(first.ended().await.code(), Some(0));
-        let second = Samekey::run_in(folder.clone()).await;
+        let mut second = Samekey::run_in(folder.clone()).await;
         let left = (listed(&second, "unknown").await, listed(&second, "in_flight").await);
         assert_eq!(left, (Some(0), Some(0)), "after stop {nth}");
+        second.signal(Signal::TERM);
+        second.ended().await;
     }
     let second = Samekey::run_in(folder).await;
     for key in ["waits", "uploads"] {

@@ -88,7 +88,7 @@ async fn a_collector_behind_tls_is_verified() {
     let scene = Scene::set(ROUTE, &trusting, nobody).await;
     scene.post(&[]).await;
     scene.samekey.until("samekey_spans_exported_total", 2.0).await;
-    assert_eq!(provider.seen("otlp").len(), 1);
+    assert!(matches!(provider.seen("otlp").len(), 1..=2), "in one batch or two");
 }
 
 #[tokio::test]

@@ -141,6 +141,8 @@ async fn curl_is_watched() {
     let told = doctor(running.path(), "", &["--", "sh", "-c", &script]).await;
     let words = format!("not by these variables: 1 at {}", running.proxy);
     assert!(told.code == Some(0) && told.out.contains(&words), "{}", told.out);
+    // Nor is one that leaves the process group waited for in vain.
+    check(&running, "", &["--", "timeout", "20", "curl", "-sS", CHECK], &[]).await;
     // A variable of another language changes nothing for it.
     check(&running, "unset NODE_EXTRA_CA_CERTS JAVA_TOOL_OPTIONS", &curl, &[]).await;
 }

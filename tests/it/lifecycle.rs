@@ -374,7 +374,7 @@ async fn exec_buries_the_orphans_of_its_program() {
         assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n\
         os.execv(sys.argv[1], sys.argv[1:])";
     let folder = crate::support::program::folder_with("state: {journal: memory}\nproviders: []\n");
-    let script = "sh -c 'sleep 0.05 & echo $!'; read line; exit 3";
+    let script = "sh -c 'setsid sleep 0.05 & echo $!'; read line; exit 3"; // a daemon's group
     let mut command = Command::new("python3");
     command
         .args(["-c", wrapper, BINARY, "exec", "--", "sh", "-c", script])

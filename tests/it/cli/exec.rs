@@ -11,6 +11,11 @@ async fn exec_ends_as_its_program_does() {
         (&["true"], 0, ""),
         (&["sh", "-c", "kill -TERM $$"], 128 + 15, ""),
         (&["sh", "-c", "kill -KILL $$"], 128 + 9, ""),
+        // Out of its process group, and out of its session.
+        (&["timeout", "20", "sh", "-c", "exit 7"], 7, ""),
+        (&["timeout", "0.1", "sleep", "20"], 124, ""),
+        (&["setsid", "sh", "-c", "exit 7"], 7, ""),
+        (&["python3", "-c", "import os; os.setpgid(0, 0); os._exit(7)"], 7, ""),
         (&["no-such-program"], 127, "samekey: no-such-program: No such file"),
         (&["./plain"], 126, "samekey: ./plain: Permission denied"),
     ] {

@@ -236,6 +236,35 @@ async fn without_a_sidecar_no_program_is_run() {
 }
 
 #[tokio::test]
+async fn a_sidecar_without_a_proxy_is_asked_for_what_it_serves() {
+    let address = closed_port();
+    for mode in ["transparent", "reverse"] {
+        let running = Samekey::run_in(Arc::new(folder_with(&format!(
+            "listeners: [{{address: '{address}', mode: {mode}}}]\n\
+             admin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state}}\n{ROUTE}"
+        ))))
+        .await;
+        check(&running, "", &[], &[]).await;
+        let url = format!("http://{address}/nothing");
+        let curl = ["--", "curl", "-s", &url];
+        check(&running, "", &curl, &[]).await;
+        let told = doctor(running.path(), "", &curl).await;
+        let words = format!("while the program ran: 1 at {address}");
+        assert!(told.out.contains(&words), "{mode}: {}{}", told.out, told.err);
+        let wanted = ["no connection came to the sidecar while the program ran"];
+        check(&running, "", &["--", "touch", "ran"], &wanted).await;
+        assert!(running.path().join("ran").exists(), "{mode}: it was not run");
+    }
+    let folder = folder_with(&format!(
+        "listeners: [{{address: '{address}', mode: reverse}}]\nadmin: {{address: '{}'}}",
+        closed_port()
+    ));
+    let told = samekey(folder.path(), &["doctor", "--", "touch", "ran"]).await;
+    assert!(told.out.contains("the sidecar is not up"), "{}", told.out);
+    assert!(!folder.path().join("ran").exists(), "it was run past any sidecar");
+}
+
+#[tokio::test]
 async fn what_is_no_samekey_is_told_from_one() {
     let provider = Provider::start(Options::default()).await.expect("a provider");
     let address = provider.ports.http_addr;

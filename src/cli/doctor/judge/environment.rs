@@ -4,7 +4,8 @@ use crate::cli::doctor::facts::{Facts, Pem, Reached, Variable};
 use crate::cli::doctor::judge::{Finding, Level, export, lines, program, quoted, url};
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    if facts.proxy.is_none() {
+    // Who has a base URL goes by no variable, and sees no certificate of ours.
+    if facts.proxy.is_none() && !facts.is_transparent() {
         return Vec::new();
     }
     let reader = facts.program.as_ref().map(|program| program.kind.language);
@@ -16,7 +17,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     found.extend(conflicts(facts));
     found.extend(hidden(facts));
     if found.iter().all(|finding| finding.level != Level::Wrong) {
-        found.push(Finding::fine("the variables of this shell point at it"));
+        let do_what = if facts.proxy.is_some() { "point at it" } else { "name its CA" };
+        found.push(Finding::fine(format!("the variables of this shell {do_what}")));
     }
     // What was seen to work needs no variable that is not there.
     if program::works(facts) {

@@ -104,10 +104,18 @@ async fn a_shell_that_does_not_is_told_the_line_that_mends_it() {
             "HTTPS_PROXY=http://u:hush@127.0.0.1:1; https_proxy=$HTTPS_PROXY",
             ["HTTPS_PROXY points at http://***@127.0.0.1:1, where nothing answers", &mends],
         ),
-        ("NO_PROXY='*'", ["NO_PROXY hides every host from the proxy", "export NO_PROXY=''"]),
+        (
+            "NO_PROXY='*'",
+            ["NO_PROXY hides every host from the proxy", "export no_proxy=\"$NO_PROXY\""],
+        ),
+        (
+            "NO_PROXY='*,a.test'; no_proxy=b.test,api.test",
+            ["no_proxy hides api.test from the proxy", "export NO_PROXY='a.test,b.test'"],
+        ),
+        ("NO_PROXY=a.test", ["NO_PROXY and no_proxy differ", "export NO_PROXY='a.test,localhost,"]),
         (
             "no_proxy=.test",
-            ["no_proxy hides api.test from the proxy, by `.test`", "export no_proxy=''"],
+            ["no_proxy hides api.test from the proxy, by `.test`", "export NO_PROXY='localhost,"],
         ),
         (
             "unset HTTPS_PROXY https_proxy HTTP_PROXY http_proxy SSL_CERT_FILE",
@@ -117,6 +125,14 @@ async fn a_shell_that_does_not_is_told_the_line_that_mends_it() {
         check(&running, lines, &[], &wanted).await;
         let told = doctor(running.path(), lines, &[]).await;
         assert!(!told.out.contains("hush") && !told.err.contains("hush"), "{}", told.out);
+        // The lines that it prints, run in their order, leave nothing wrong.
+        let told = doctor(running.path(), lines, &["--json"]).await;
+        let told: Value = serde_json::from_str(&told.out).expect("JSON");
+        let findings = told["findings"].as_array().expect("a list").iter();
+        let wrong = findings.filter(|finding| finding["level"] == "wrong");
+        let mends = wrong.flat_map(|finding| finding["fix"].as_array().expect("a list"));
+        let mends: Vec<_> = mends.filter_map(Value::as_str).collect();
+        check(&running, &format!("{lines}\n{}", mends.join("\n")), &[], &[]).await;
     }
 }
 

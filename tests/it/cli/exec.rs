@@ -75,7 +75,8 @@ async fn exec_passes_signals_on() {
 async fn exec_sets_what_programs_of_any_language_read() {
     let folder = folder_with("");
     let mut run = command(folder.path(), &["exec", "--", "env"]);
-    let ran = ran(run.env("NO_PROXY", "intra.test").env("JAVA_TOOL_OPTIONS", "-Down=1")).await;
+    run.env("NO_PROXY", "intra.test").env("no_proxy", "inner.test");
+    let ran = ran(run.env("JAVA_TOOL_OPTIONS", "-Down=1")).await;
     let value = |name: &str| {
         let start = format!("{name}=");
         ran.out.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
@@ -90,6 +91,7 @@ async fn exec_sets_what_programs_of_any_language_read() {
     let direct: Vec<_> = direct.split(',').collect();
     for host in [
         "intra.test",
+        "inner.test",
         "localhost",
         "127.0.0.1",
         "::1",

@@ -48,7 +48,7 @@ fn missing(facts: &Facts, read: &[&Variable]) -> Vec<Finding> {
 /// Whether the same is said under the other case of a name, where most read both; and an
 /// exception that nobody made hides nothing.
 fn stands_in(facts: &Facts, name: &str) -> bool {
-    if name.eq_ignore_ascii_case("NO_PROXY") {
+    if name.eq_ignore_ascii_case(NO_PROXY) {
         return true;
     }
     let other =
@@ -71,7 +71,7 @@ fn astray(facts: &Facts, variable: &Variable) -> Option<Finding> {
     if url::is_proxy(name) {
         return elsewhere(facts, name, found, fix);
     }
-    if name.eq_ignore_ascii_case("NO_PROXY") {
+    if name.eq_ignore_ascii_case(NO_PROXY) {
         return None; // told by what it hides
     }
     if name == "JAVA_TOOL_OPTIONS" {
@@ -166,14 +166,18 @@ fn conflicts(facts: &Facts) -> Vec<Finding> {
         let found = facts.variables.iter().find(|variable| variable.name == name);
         found.and_then(|variable| variable.found.as_deref())
     };
-    let pairs =
-        ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"].map(|upper| (upper, upper.to_lowercase()));
+    let pairs = ["HTTPS_PROXY", "HTTP_PROXY", NO_PROXY].map(|upper| (upper, upper.to_lowercase()));
     let differ = pairs.into_iter().filter_map(|(upper, lower)| {
         let (one, other) = (by_name(upper)?, by_name(&lower)?);
         (one != other).then(|| {
             let what =
                 format!("{upper} and {lower} differ, and programs differ in which they read");
-            Finding::wrong(what, vec![format!("export {lower}=\"${upper}\"")])
+            let fix = if upper == NO_PROXY {
+                exceptions(facts)
+            } else {
+                vec![format!("export {lower}=\"${upper}\"")]
+            };
+            Finding::wrong(what, fix)
         })
     });
     differ.collect()
@@ -181,9 +185,8 @@ fn conflicts(facts: &Facts) -> Vec<Finding> {
 
 /// Hosts of the config that never come to the proxy.
 fn hidden(facts: &Facts) -> Vec<Finding> {
-    let all = facts.variables.iter().filter(|v| v.name.eq_ignore_ascii_case("NO_PROXY"));
     let mut found: Vec<Finding> = Vec::new();
-    for variable in all {
+    for variable in no_proxies(facts) {
         let Some(no_proxy) = variable.found.as_deref() else { continue };
         let hides = |host: &&str| url::hiding(no_proxy, host).is_some();
         let everything =
@@ -192,23 +195,47 @@ fn hidden(facts: &Facts) -> Vec<Finding> {
         if hosts.is_empty() && !everything {
             continue;
         }
-        let hides = |entry: &&str| {
-            *entry == "*" || hosts.iter().any(|host| url::hiding(entry, host).is_some())
-        };
-        let entries = no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty());
-        let (hiding, kept): (Vec<&str>, Vec<&str>) = entries.partition(hides);
+        let hiding: Vec<&str> = entries(no_proxy).filter(|entry| hides_one(facts, entry)).collect();
         let whom = if everything { "every host".to_owned() } else { hosts.join(", ") };
         let what =
             format!("{} hides {whom} from the proxy, by `{}`", variable.name, hiding.join(","));
-        let fix = vec![export(variable.name, &kept.join(","))];
         // What `samekey env` leaves out itself is next door, and meant to be called directly.
         let usual: Vec<&str> = variable.wanted.split(',').collect();
         let meant = hiding.iter().all(|entry| usual.contains(entry));
+        let fix = exceptions(facts);
         found.push(if meant { Finding::note(what, fix) } else { Finding::wrong(what, fix) });
     }
     found
 }
 
+/// The lines that set both names to the exceptions of both, but for those that hide a host of
+/// the config: the same ones for whatever is wrong with them, so that none undoes another.
+fn exceptions(facts: &Facts) -> Vec<String> {
+    let found = no_proxies(facts).filter_map(|variable| variable.found.as_deref());
+    let mut kept: Vec<&str> = Vec::new();
+    for entry in found.flat_map(entries) {
+        if !kept.contains(&entry) && !hides_one(facts, entry) {
+            kept.push(entry);
+        }
+    }
+    let lower = NO_PROXY.to_lowercase();
+    vec![export(NO_PROXY, &kept.join(",")), format!("export {lower}=\"${NO_PROXY}\"")]
+}
+
+fn no_proxies(facts: &Facts) -> impl Iterator<Item = &Variable> {
+    facts.variables.iter().filter(|variable| variable.name.eq_ignore_ascii_case(NO_PROXY))
+}
+
+fn entries(no_proxy: &str) -> impl Iterator<Item = &str> {
+    no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// Whether an exception hides every host, or one of the config.
+fn hides_one(facts: &Facts, entry: &str) -> bool {
+    entry == "*" || facts.hosts.iter().any(|host| url::hiding(entry, host).is_some())
+}
+
+const NO_PROXY: &str = "NO_PROXY";
 const LACKS: &str = " does not hold samekey's CA";
 /// Without these no program of some language comes here, or trusts what it sees.
 const CORE: &[&str] = &[

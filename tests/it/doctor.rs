@@ -118,6 +118,13 @@ async fn a_shell_that_does_not_is_told_the_line_that_mends_it() {
             ["no_proxy hides api.test from the proxy, by `.test`", "export NO_PROXY='localhost,"],
         ),
         (
+            "JAVA_TOOL_OPTIONS=\"$JAVA_TOOL_OPTIONS -Dhttps.proxyPort=3128\"",
+            [
+                "has another -Dhttps.proxyPort behind ours: the last one counts",
+                "export JAVA_TOOL_OPTIONS=\"$JAVA_TOOL_OPTIONS \"",
+            ],
+        ),
+        (
             "unset HTTPS_PROXY https_proxy HTTP_PROXY http_proxy SSL_CERT_FILE",
             ["are not set", &source],
         ),

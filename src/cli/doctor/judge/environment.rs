@@ -1,7 +1,7 @@
 //! Do the variables of this shell point at the sidecar?
 
 use crate::cli::doctor::facts::{Facts, Pem, Reached, Variable};
-use crate::cli::doctor::judge::{Finding, Level, export, lines, program, quoted, url};
+use crate::cli::doctor::judge::{Finding, Level, export, java, lines, program, quoted, url};
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     // Who has a base URL goes by no variable, and sees no certificate of ours.
@@ -75,12 +75,10 @@ fn astray(facts: &Facts, variable: &Variable) -> Option<Finding> {
         return None; // told by what it hides
     }
     if name == "JAVA_TOOL_OPTIONS" {
-        let decides = |word: &&str| !word.contains("nonProxyHosts");
-        let lacks =
-            variable.wanted.split(' ').filter(decides).find(|word| !found.contains(*word))?;
-        let lacks = lacks.split('=').next().unwrap_or_default();
+        let amiss = java::amiss(&variable.wanted, found)?;
+        // Behind what is there: the last of two options counts.
         let fix = format!("export {name}=\"${name} \"{}", quoted(&variable.wanted));
-        return Some(Finding::wrong(format!("{name} lacks {lacks}, or has another"), vec![fix]));
+        return Some(Finding::wrong(format!("{name} {amiss}"), vec![fix]));
     }
     if name == "PHP_INI_SCAN_DIR" {
         let ours = variable.wanted.trim_start_matches(':');

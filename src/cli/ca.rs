@@ -1,10 +1,11 @@
 //! `samekey ca`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use samekey::intercept::{Authority, Roots, bundle, truststore};
+use samekey::intercept::{Authority, CaFault, Roots, bundle, truststore};
 
 use crate::cli::{Stop, failed, load, print_bytes};
 
@@ -34,11 +35,9 @@ pub(super) fn ca(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode,
         Some(files) => Authority::load(&files.cert, &files.key, 1),
         None => Authority::load_or_make(&config.state.dir.join("ca"), 1),
     };
-    let authority = authority.map_err(failed)?;
-    let written = match arguments.what {
-        What::Cert => authority.cert_pem().as_bytes().to_vec(),
-        What::Bundle => bundle(&authority, &Roots::system()),
-        What::Truststore => truststore(&authority, &Roots::system()),
+    let written = match authority {
+        Ok(authority) => made(arguments.what, &authority),
+        Err(fault) => published(arguments.what, &config.state.public, fault)?,
     };
     match &arguments.output {
         Some(file) => std::fs::write(file, written)
@@ -46,4 +45,28 @@ pub(super) fn ca(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode,
         None => print_bytes(&written)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn made(what: What, authority: &Authority) -> Vec<u8> {
+    match what {
+        What::Cert => authority.cert_pem().as_bytes().to_vec(),
+        What::Bundle => bundle(authority, &Roots::system()),
+        What::Truststore => truststore(authority, &Roots::system()),
+    }
+}
+
+/// What a sidecar has published: whoever uses it may read that, and not the CA's key.
+fn published(what: What, public: &Path, fault: CaFault) -> Result<Vec<u8>, Stop> {
+    let closed = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
+    let file = match what {
+        What::Cert => "ca.pem",
+        What::Bundle => "bundle.pem",
+        What::Truststore => "truststore.p12",
+    };
+    match &fault {
+        CaFault::File(_, error) if closed.contains(&error.kind()) => {
+            std::fs::read(public.join(file)).map_err(|_nothing_there| failed(fault))
+        }
+        _ => Err(failed(fault)),
+    }
 }

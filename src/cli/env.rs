@@ -45,10 +45,11 @@ pub(super) fn env(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode
 /// What the reader's own programs must not send through a proxy, Java's options, PHP's folders.
 #[expect(clippy::disallowed_methods, reason = "the reader's own setting, not samekey's config")]
 pub(super) fn own() -> [Option<String>; 3] {
-    let no_proxy = std::env::var("NO_PROXY").or_else(|_unset| std::env::var("no_proxy"));
-    let others = ["JAVA_TOOL_OPTIONS", "PHP_INI_SCAN_DIR"].map(|name| std::env::var(name).ok());
-    let [java, php] = others;
-    [no_proxy.ok(), java, php]
+    let read = |name| std::env::var(name).ok();
+    // Programs differ in which of the two they read.
+    let no_proxy: Vec<String> = ["NO_PROXY", "no_proxy"].into_iter().filter_map(read).collect();
+    let no_proxy = (!no_proxy.is_empty()).then(|| no_proxy.join(","));
+    [no_proxy, read("JAVA_TOOL_OPTIONS"), read("PHP_INI_SCAN_DIR")]
 }
 
 pub(super) fn borrowed(own: &[Option<String>; 3]) -> Own<'_> {

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use samekey::app::{App, Home, StateFault};
 use samekey::config::{self, Config, Environment, Faults, Journal};
 use samekey::intercept::Environment as Variables;
@@ -155,11 +155,12 @@ pub(super) async fn supervise(
     }
 }
 
-/// Takes leave of all children that ended; how the program did, where it is one of them.
+/// Takes leave of all children that ended, of whatever process group: `timeout` and `setsid`
+/// leave ours. How the program did, where it is one of them.
 fn bury(program: Pid) -> Result<Option<WaitStatus>, Stop> {
     let mut ended = None;
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait(WaitOptions::NOHANG) {
             Ok(Some((child, status))) if child == program => ended = Some(status),
             Ok(Some(_orphan)) => {}
             Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ended),
@@ -230,7 +231,8 @@ impl Signals {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn pass_on(program: Pid, signal: rustix::process::Signal) {
-    if is_the_terminals(signal, foreground(), rustix::process::getpgrp()) {
+    let theirs = rustix::process::getpgid(Some(program)).ok();
+    if is_the_terminals(signal, foreground(), rustix::process::getpgrp(), theirs) {
         return;
     }
     if let Err(error) = rustix::process::kill_process(program, signal) {
@@ -241,10 +243,16 @@ fn pass_on(program: Pid, signal: rustix::process::Signal) {
 /// Whether the terminal has sent a signal to the program already: its keys do so to all of
 /// its foreground group (termios(3), `VINTR` and `VQUIT`), which is ours and the program's.
 /// A `kill` of this process alone looks the same there, and is the rarer one; a program that
-/// took the foreground for a group of its own gets it passed on.
-fn is_the_terminals(signal: rustix::process::Signal, foreground: Option<Pid>, own: Pid) -> bool {
+/// has a group of its own, in the foreground or not, gets it passed on.
+fn is_the_terminals(
+    signal: rustix::process::Signal,
+    foreground: Option<Pid>,
+    own: Pid,
+    theirs: Option<Pid>,
+) -> bool {
     use rustix::process::Signal;
-    [Signal::INT, Signal::QUIT].contains(&signal) && foreground == Some(own)
+    let both = foreground == Some(own) && theirs == Some(own);
+    [Signal::INT, Signal::QUIT].contains(&signal) && both
 }
 
 /// The foreground group of the terminal that this process belongs to, whatever its standard
@@ -270,12 +278,15 @@ mod tests {
     fn only_keys_of_our_terminal_are_left_to_it() {
         let [own, other] = [7, 8].map(|id| Pid::from_raw(id).unwrap());
         for signal in [Signal::INT, Signal::QUIT] {
-            assert!(is_the_terminals(signal, Some(own), own), "{signal:?}");
-            assert!(!is_the_terminals(signal, Some(other), own), "{signal:?}: in the background");
-            assert!(!is_the_terminals(signal, None, own), "{signal:?}: no terminal");
+            let terminals = |foreground, theirs| is_the_terminals(signal, foreground, own, theirs);
+            assert!(terminals(Some(own), Some(own)), "{signal:?}");
+            assert!(!terminals(Some(other), Some(own)), "{signal:?}: in the background");
+            assert!(!terminals(Some(own), Some(other)), "{signal:?}: a group of its own");
+            assert!(!terminals(Some(other), Some(other)), "{signal:?}: it took the foreground");
+            assert!(!terminals(None, Some(own)), "{signal:?}: no terminal");
         }
         for signal in [Signal::TERM, Signal::HUP, Signal::USR1, Signal::USR2] {
-            assert!(!is_the_terminals(signal, Some(own), own), "{signal:?}");
+            assert!(!is_the_terminals(signal, Some(own), own, Some(own)), "{signal:?}");
         }
     }
 }

@@ -12,8 +12,6 @@ use samekey::exchange::hint::{self, Hint};
 use samekey::exchange::{
     Body, Failure, Origin, Outcome, Response, Scheme, Shape, Standing, Stop as StopWord, signature,
 };
-use samekey::idempotency::splice::client_key;
-use samekey::idempotency::{Carrier, Rules};
 use samekey::intercept::{self, Distrust, Why};
 use samekey::retry::budget::{Cost, Terms};
 use samekey::retry::decision::{Decision, Facts, decide, repeatable};
@@ -22,7 +20,8 @@ use samekey::retry::{Attempts, Backoff, Budget};
 use samekey::route::{Kind, Mode, Route};
 use tokio::time::Instant;
 
-use crate::cli::{Stop, bounds, credit, inbox, load, outlook, polls, print, written};
+use crate::cli::keyed::{self, Keyed};
+use crate::cli::{Stop, bounds, credit, destination, inbox, load, outlook, polls, print, written};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,11 +37,11 @@ pub(super) struct Arguments {
     after: Option<String>,
 }
 
-struct Request {
-    method: Method,
+pub(super) struct Request {
+    pub(super) method: Method,
     origin: Origin,
-    path: PathAndQuery,
-    headers: HeaderMap,
+    pub(super) path: PathAndQuery,
+    pub(super) headers: HeaderMap,
 }
 
 pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
@@ -58,8 +57,11 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
         print("route: none\n  samekey answers this host itself: nothing is sent\n")?;
         return Ok(ExitCode::SUCCESS);
     }
+    let refused = destination::refused(&config, &request.origin);
+    let barred = refused.as_deref().map(here).unwrap_or_default();
     if let Some(why) = tunnelled(&config, &request.origin) {
-        print(&format!("route: none\n  {why}: its TLS is not opened, and no route applies\n"))?;
+        let text = format!("route: none\n  {why}: its TLS is not opened, and no route applies\n");
+        print(&(text + &barred))?;
         return Ok(ExitCode::SUCCESS);
     }
     let found = config
@@ -67,9 +69,10 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
         .iter()
         .find(|route| route.matcher.matches(host, *port, &request.method, request.path.path()));
     let Some(route) = found else {
-        let text = "route: none\n  no route matches: it is forwarded as it came, without a key and \
-                    without retries\n";
-        print(text)?;
+        let forwarded = "  no route matches: it is forwarded as it came, without a key and without \
+                         retries\n";
+        let text = if refused.is_some() { &barred } else { forwarded };
+        print(&format!("route: none\n{text}"))?;
         return Ok(ExitCode::SUCCESS);
     };
     let mut text = String::new();
@@ -84,6 +87,11 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     }
     let key = describe(&mut text, &config.source.to_string(), route, &request);
+    // The key is asked for before anybody connects.
+    if let Some(why) = key.refused.as_ref().or(refused.as_ref()) {
+        print(&(text + &here(why)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     for (word, end) in words.into_iter().zip(ends) {
         let attempt = classify(&end, &route.retry).ok_or_else(unasked)?;
         let line = after(route, &request, &key, attempt);
@@ -91,6 +99,11 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that a request goes nowhere, so that nothing of it is retried.
+fn here(why: &str) -> String {
+    format!("answered here: {why}: nothing is sent\n")
 }
 
 fn read(arguments: &Arguments) -> Result<Request, Stop> {
@@ -117,7 +130,6 @@ fn read(arguments: &Arguments) -> Result<Request, Stop> {
     Ok(Request { method, origin: origin.ok_or_else(wanted)?, path, headers })
 }
 
-/// Why a request over TLS would not be read, if it would not.
 /// Why the host's TLS is not opened; none where it is.
 pub(super) fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str> {
     let Origin { scheme, host, port, .. } = origin;
@@ -137,16 +149,11 @@ pub(super) fn tunnelled(config: &Config, origin: &Origin) -> Option<&'static str
 /// What a line is about, what it says, and the keys that decide it.
 pub(super) type Line = (&'static str, String, &'static [&'static str]);
 
-/// What is known of the key that a request would have.
-struct Key {
-    sent: bool,
-}
-
-fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -> Key {
+fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -> Keyed {
     let kind = route.kind_of(&request.method);
     let effect = kind == Kind::Effect;
     let rules = &route.rules;
-    let (words, sent) = key(rules, request, effect);
+    let keyed = keyed::of(route, request, effect);
     let policy = &route.retry;
     let attempts = match policy.attempts {
         Attempts::AtMost(most) => most.to_string(),
@@ -171,7 +178,7 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
     let within = format!("{attempts}, within {:?}{anew}", policy.deadline.after);
     let lines: [Line; 8] = [
         ("kind", format!("{kind:?}").to_lowercase(), &["kind"]),
-        ("key", words, &["idempotency.header", "idempotency.inject", "idempotency.identity"]),
+        ("key", keyed.words.clone(), KEY),
         ("upstream de-duplicates", dedupes.to_owned(), &["idempotency.upstream_dedupes"]),
         ("attempts", within, &["retry.attempts", "retry.deadline"]),
         (
@@ -197,7 +204,7 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         let by = written::by(route, keys);
         writeln!(text, "  {name}: {words}{by}").expect("writing into a string never fails");
     }
-    Key { sent }
+    keyed
 }
 
 fn backoff(backoff: &Backoff) -> String {
@@ -220,38 +227,7 @@ fn errors(shape: &Shape) -> &'static str {
     }
 }
 
-fn key(rules: &Rules, request: &Request, effect: bool) -> (String, bool) {
-    let carrier = match &rules.carrier {
-        Carrier::Header(name) => format!("header {name}"),
-        Carrier::Json(pointer) => format!("JSON member {pointer}"),
-        Carrier::Query(name) => format!("query parameter {name}"),
-    };
-    let own = client_key(&rules.carrier, &request.headers, request.path.query(), None);
-    if let Ok(Some(_)) = own {
-        return (format!("the client's own, in {carrier}"), true);
-    }
-    let wall = SystemTime::now();
-    let signed = signature::signature(&request.headers, request.path.query(), wall).is_some();
-    let injects = rules.inject.unwrap_or(effect) && !signed;
-    if request.headers.contains_key("samekey-key") {
-        return (format!("derived from Samekey-Key, in {carrier}"), injects);
-    }
-    if rules.identity.is_some() {
-        return (
-            format!("derived from the route's identity where the request has it, in {carrier}"),
-            injects,
-        );
-    }
-    match (injects, signed) {
-        (true, _) => (format!("a random one, in {carrier}"), true),
-        (false, true) => {
-            ("none: the request is signed, and nothing is added to it".to_owned(), false)
-        }
-        (false, false) => ("none: this is not an effect route".to_owned(), false),
-    }
-}
-
-fn after(route: &Route, request: &Request, key: &Key, attempt: Classified) -> String {
+fn after(route: &Route, request: &Request, key: &Keyed, attempt: Classified) -> String {
     let policy = &route.retry;
     let now = Instant::now();
     let promised = key.sent && route.rules.upstream_dedupes == Some(true);
@@ -379,3 +355,6 @@ fn unasked() -> Stop {
     let words = "a status, connect, reset, timeout, or an outcome such as refused or ambiguous";
     Stop::Usage(format!("samekey explain: --after takes {words}"))
 }
+
+const KEY: &[&str] =
+    &["idempotency.header", "idempotency.inject", "idempotency.identity", "idempotency.require"];

@@ -128,17 +128,36 @@ impl Environment {
         self.variables().into_iter().map(|(name, value)| line(name, value)).collect()
     }
 
+    /// Whoever sources this later may have values of their own, which stay in force; sourced
+    /// twice, it changes nothing more.
     fn shell_line(&self, name: &str, value: &str) -> String {
-        let value = format!("'{}'", value.replace('\'', r"'\''"));
-        // Whoever sources this later may have exceptions of their own.
-        let kept = match name {
-            _ if self.merged.contains(&name) => String::new(),
-            NO_PROXY | NO_PROXY_LOWER => format!("\"${{{name}:+${name},}}\""),
-            JAVA => format!("\"${{{name}:+${name} }}\""),
-            PHP => format!("\"${{{name}-}}\""),
-            _ => String::new(),
-        };
-        format!("export {name}={kept}{value}\n")
+        let ours = in_a_shell(value);
+        match name {
+            _ if self.merged.contains(&name) => format!("export {name}={ours}\n"),
+            NO_PROXY => {
+                let hosts: Vec<String> = value.split(',').map(in_a_shell).collect();
+                let hosts = hosts.join(" ");
+                // Of both names, each host once: programs differ in which they read. In a shell
+                // of its own, so that no variable is left behind and `*` names no files.
+                format!(
+                    "export {name}=\"$(set -f; IFS=' ,'; all=; \
+                     for host in ${{NO_PROXY-}} ${{no_proxy-}} {hosts}; do \
+                     case \",,$all,\" in (*\",$host,\"*) ;; (*) all=\"$all${{all:+,}}$host\" ;; \
+                     esac; done; printf %s \"$all\")\"\n"
+                )
+            }
+            NO_PROXY_LOWER => format!("export {name}=\"${NO_PROXY}\"\n"),
+            // The last of two options counts.
+            JAVA => format!(
+                "case \" ${{{name}-}}\" in (*' '{ours}) ;; \
+                 (*) {name}=\"${{{name}:+${name} }}\"{ours} ;; esac; export {name}\n"
+            ),
+            PHP => format!(
+                "case \":${{{name}-}}:\" in (*{ours}:*) ;; \
+                 (*) {name}=\"${{{name}-}}\"{ours} ;; esac; export {name}\n"
+            ),
+            _ => format!("export {name}={ours}\n"),
+        }
     }
 
     /// Each variable's name and value, as the `env` of a Kubernetes container takes them.
@@ -169,6 +188,11 @@ fn container_value(name: &str, value: &str) -> String {
     } else {
         escaped
     }
+}
+
+/// A word that a POSIX shell reads back as this value.
+fn in_a_shell(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 fn points_at_a_proxy(name: &str) -> bool {
@@ -359,24 +383,67 @@ mod tests {
         }
     }
 
+    /// What a shell has of `names`, one a line, when it has sourced the file once, and twice.
+    fn sourced(own: &[(&str, &str)], names: &str) -> String {
+        let written = at("http://h:1", None).written(Format::Shell);
+        let read = format!("{written}env | grep -E '^({names})=' | sort\n");
+        let script = format!("set -eu; cd /; all=mine; IFS=:\n{read}{read}echo $all\"$IFS\"\n");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]);
+        for name in [NO_PROXY, NO_PROXY_LOWER, JAVA, PHP] {
+            shell.env_remove(name);
+        }
+        let output = shell.envs(own.iter().copied()).output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8(output.stdout).unwrap();
+        let told = told.strip_suffix("mine:\n").unwrap();
+        let (once, twice) = told.split_at(told.len() / 2);
+        assert_eq!(once, twice, "it changes nothing when it is sourced again");
+        once.to_owned()
+    }
+
     #[test]
-    fn a_sourced_file_keeps_the_readers_exceptions() {
-        let script = format!("{}echo \"$NO_PROXY\"", at("http://h:1", None).written(Format::Shell));
-        for (before, wanted) in [("own.example", "own.example,localhost,"), ("", "localhost,")] {
-            let mut shell = std::process::Command::new("sh");
-            let output = shell.args(["-c", &script]).env("NO_PROXY", before).output().unwrap();
-            assert!(String::from_utf8(output.stdout).unwrap().starts_with(wanted));
+    fn a_sourced_file_keeps_the_readers_exceptions_of_either_name() {
+        let ours = DIRECT.join(",");
+        let [upper, lower] = [NO_PROXY, NO_PROXY_LOWER];
+        for (own, wanted) in [
+            (&[(upper, "own.example")][..], "own.example,"),
+            (&[(lower, "own.example")], "own.example,"),
+            (&[(upper, "a.b"), (lower, "c.d,a.b")], "a.b,c.d,"),
+            (&[(upper, " a.b, ,c.d e.f,,*")], "a.b,c.d,e.f,*,"),
+            (&[(upper, "")], ""),
+            (&[], ""),
+        ] {
+            let wanted = format!("NO_PROXY={wanted}{ours}\nno_proxy={wanted}{ours}\n");
+            assert_eq!(sourced(own, "NO_PROXY|no_proxy"), wanted, "{own:?}");
+        }
+        let all = format!("NO_PROXY=::1,{}\n", ours.replacen("::1,", "", 1));
+        assert_eq!(sourced(&[(upper, "::1")], upper), all, "each host once");
+    }
+
+    #[test]
+    fn a_sourced_file_has_javas_options_behind_the_readers_own() {
+        let environment = at("http://h:1", None);
+        let ours = &environment.java_tool;
+        for (own, wanted) in [
+            ("", ours.clone()),
+            ("-Da=b", format!("-Da=b {ours}")),
+            (ours, ours.clone()),
+            // A later one would be the one that counts.
+            (&format!("{ours} -Da=b"), format!("{ours} -Da=b {ours}")),
+        ] {
+            assert_eq!(sourced(&[(JAVA, own)], JAVA), format!("{JAVA}={wanted}\n"), "{own}");
         }
     }
 
     #[test]
     fn a_sourced_file_keeps_the_readers_folders_of_php() {
-        let written = at("http://h:1", None).written(Format::Shell);
-        let script = format!("set -u\n{written}echo \"$PHP_INI_SCAN_DIR\"");
-        for (before, wanted) in [(Some("/own"), "/own:/a b/it's\n"), (None, ":/a b/it's\n")] {
-            let mut shell = std::process::Command::new("sh");
-            shell.args(["-c", &script]).env_remove(PHP).envs(before.map(|own| (PHP, own)));
-            assert_eq!(String::from_utf8(shell.output().unwrap().stdout).unwrap(), wanted);
+        for (own, wanted) in [
+            (&[(PHP, "/own")][..], "/own:/a b/it's"),
+            (&[(PHP, "/own:/a b/it's:/last")], "/own:/a b/it's:/last"),
+            (&[], ":/a b/it's"),
+        ] {
+            assert_eq!(sourced(own, PHP), format!("{PHP}={wanted}\n"), "{own:?}");
         }
         let own = Own { php: Some("/own"), ..Own::default() };
         let environment = Environment::new("http://h:1", Path::new("/a"), own);

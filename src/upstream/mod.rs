@@ -91,7 +91,7 @@ impl Egress {
     }
 
     /// Whether `host` may be reached, as far as can be told without its address.
-    pub(in crate::upstream) fn permits_name(&self, host: &str) -> bool {
+    pub fn permits_name(&self, host: &str) -> bool {
         self.allows(host, None)
     }
 

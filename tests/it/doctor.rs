@@ -104,10 +104,25 @@ async fn a_shell_that_does_not_is_told_the_line_that_mends_it() {
             "HTTPS_PROXY=http://u:hush@127.0.0.1:1; https_proxy=$HTTPS_PROXY",
             ["HTTPS_PROXY points at http://***@127.0.0.1:1, where nothing answers", &mends],
         ),
-        ("NO_PROXY='*'", ["NO_PROXY hides every host from the proxy", "export NO_PROXY=''"]),
+        (
+            "NO_PROXY='*'",
+            ["NO_PROXY hides every host from the proxy", "export no_proxy=\"$NO_PROXY\""],
+        ),
+        (
+            "NO_PROXY='*,a.test'; no_proxy=b.test,api.test",
+            ["no_proxy hides api.test from the proxy", "export NO_PROXY='a.test,b.test'"],
+        ),
+        ("NO_PROXY=a.test", ["NO_PROXY and no_proxy differ", "export NO_PROXY='a.test,localhost,"]),
         (
             "no_proxy=.test",
-            ["no_proxy hides api.test from the proxy, by `.test`", "export no_proxy=''"],
+            ["no_proxy hides api.test from the proxy, by `.test`", "export NO_PROXY='localhost,"],
+        ),
+        (
+            "JAVA_TOOL_OPTIONS=\"$JAVA_TOOL_OPTIONS -Dhttps.proxyPort=3128\"",
+            [
+                "has another -Dhttps.proxyPort behind ours: the last one counts",
+                "export JAVA_TOOL_OPTIONS=\"$JAVA_TOOL_OPTIONS \"",
+            ],
         ),
         (
             "unset HTTPS_PROXY https_proxy HTTP_PROXY http_proxy SSL_CERT_FILE",
@@ -117,6 +132,14 @@ async fn a_shell_that_does_not_is_told_the_line_that_mends_it() {
         check(&running, lines, &[], &wanted).await;
         let told = doctor(running.path(), lines, &[]).await;
         assert!(!told.out.contains("hush") && !told.err.contains("hush"), "{}", told.out);
+        // The lines that it prints, run in their order, leave nothing wrong.
+        let told = doctor(running.path(), lines, &["--json"]).await;
+        let told: Value = serde_json::from_str(&told.out).expect("JSON");
+        let findings = told["findings"].as_array().expect("a list").iter();
+        let wrong = findings.filter(|finding| finding["level"] == "wrong");
+        let mends = wrong.flat_map(|finding| finding["fix"].as_array().expect("a list"));
+        let mends: Vec<_> = mends.filter_map(Value::as_str).collect();
+        check(&running, &format!("{lines}\n{}", mends.join("\n")), &[], &[]).await;
     }
 }
 
@@ -141,6 +164,8 @@ async fn curl_is_watched() {
     let told = doctor(running.path(), "", &["--", "sh", "-c", &script]).await;
     let words = format!("not by these variables: 1 at {}", running.proxy);
     assert!(told.code == Some(0) && told.out.contains(&words), "{}", told.out);
+    // Nor is one that leaves the process group waited for in vain.
+    check(&running, "", &["--", "timeout", "20", "curl", "-sS", CHECK], &[]).await;
     // A variable of another language changes nothing for it.
     check(&running, "unset NODE_EXTRA_CA_CERTS JAVA_TOOL_OPTIONS", &curl, &[]).await;
 }
@@ -231,6 +256,35 @@ async fn without_a_sidecar_no_program_is_run() {
     assert!(!folder.path().join("ran").exists(), "it was run past any sidecar");
     let missing = samekey(folder.path(), &["doctor", "--config", "none.yaml"]).await;
     assert_eq!(missing.code, Some(2), "{}", missing.err);
+}
+
+#[tokio::test]
+async fn a_sidecar_without_a_proxy_is_asked_for_what_it_serves() {
+    let address = closed_port();
+    for mode in ["transparent", "reverse"] {
+        let running = Samekey::run_in(Arc::new(folder_with(&format!(
+            "listeners: [{{address: '{address}', mode: {mode}}}]\n\
+             admin: {{address: '127.0.0.1:0'}}\nstate: {{dir: state}}\n{ROUTE}"
+        ))))
+        .await;
+        check(&running, "", &[], &[]).await;
+        let url = format!("http://{address}/nothing");
+        let curl = ["--", "curl", "-s", &url];
+        check(&running, "", &curl, &[]).await;
+        let told = doctor(running.path(), "", &curl).await;
+        let words = format!("while the program ran: 1 at {address}");
+        assert!(told.out.contains(&words), "{mode}: {}{}", told.out, told.err);
+        let wanted = ["no connection came to the sidecar while the program ran"];
+        check(&running, "", &["--", "touch", "ran"], &wanted).await;
+        assert!(running.path().join("ran").exists(), "{mode}: it was not run");
+    }
+    let folder = folder_with(&format!(
+        "listeners: [{{address: '{address}', mode: reverse}}]\nadmin: {{address: '{}'}}",
+        closed_port()
+    ));
+    let told = samekey(folder.path(), &["doctor", "--", "touch", "ran"]).await;
+    assert!(told.out.contains("the sidecar is not up"), "{}", told.out);
+    assert!(!folder.path().join("ran").exists(), "it was run past any sidecar");
 }
 
 #[tokio::test]

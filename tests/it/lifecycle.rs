@@ -334,13 +334,11 @@ async fn an_order_that_was_never_sent_whole_is_free_after_a_restart() {
         while listed(&first, "in_flight").await != Some(2) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        first.signal(Signal::TERM);
-        assert_eq!(first.ended().await.code(), Some(0));
+        assert_eq!(first.stopped().await.code(), Some(0));
         let mut second = Samekey::run_in(folder.clone()).await;
         let left = (listed(&second, "unknown").await, listed(&second, "in_flight").await);
         assert_eq!(left, (Some(0), Some(0)), "after stop {nth}");
-        second.signal(Signal::TERM);
-        second.ended().await;
+        second.stopped().await;
     }
     let second = Samekey::run_in(folder).await;
     for key in ["waits", "uploads"] {
@@ -376,7 +374,7 @@ async fn exec_buries_the_orphans_of_its_program() {
         assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n\
         os.execv(sys.argv[1], sys.argv[1:])";
     let folder = crate::support::program::folder_with("state: {journal: memory}\nproviders: []\n");
-    let script = "sh -c 'sleep 0.05 & echo $!'; read line; exit 3";
+    let script = "sh -c 'setsid sleep 0.05 & echo $!'; read line; exit 3"; // a daemon's group
     let mut command = Command::new("python3");
     command
         .args(["-c", wrapper, BINARY, "exec", "--", "sh", "-c", script])

@@ -16,6 +16,8 @@ pub(super) struct Facts {
     pub(super) wants_user: bool,
     /// A listener that takes a base URL and lets the path name the upstream.
     pub(super) reverse: Option<String>,
+    /// Listeners that programs come to by no variable.
+    pub(super) others: Vec<Other>,
     /// What answers where the proxy is to be.
     pub(super) reached: Reached,
     /// What answers where the admin side is to be.
@@ -37,6 +39,34 @@ pub(super) struct Facts {
     pub(super) program: Option<Program>,
     /// Whether a program was given and not run, since no sidecar is there.
     pub(super) withheld: bool,
+}
+
+impl Facts {
+    /// Whether there is a sidecar for programs to come to; where none of its listeners is a
+    /// proxy, which can be asked, by the word of its admin side.
+    pub(super) fn is_up(&self) -> bool {
+        match &self.reached {
+            Reached::Samekey { .. } | Reached::WantsUser => true,
+            Reached::Nobody(_) | Reached::Stranger(_) => {
+                self.proxy.is_none() && matches!(self.admin, Admin::Says { .. })
+            }
+        }
+    }
+
+    /// Whether programs come redirected, and know of no proxy.
+    pub(super) fn is_transparent(&self) -> bool {
+        self.proxy.is_none()
+            && self.others.iter().any(|other| matches!(other, Other::Redirected(_)))
+    }
+}
+
+/// A listener that is no proxy, and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// Connections are redirected to it.
+    Redirected(String),
+    /// It is in the place of this upstream, or of the one that the path names.
+    BaseUrl(String, Option<String>),
 }
 
 /// What answers at an address that is to be a proxy's.

@@ -13,17 +13,19 @@ use samekey::intercept::{Environment as Variables, Own, shown};
 use samekey::listen::{Auth, Mode as Listening, Spec, Target};
 
 use crate::cli::ask::{admin_sides, ask, reachable};
-use crate::cli::doctor::facts::{Admin, Facts, Mode, Pem, Reached, Variable};
+use crate::cli::doctor::facts::{Admin, Facts, Mode, Other, Pem, Reached, Variable};
 use crate::cli::doctor::judge::url;
 use crate::cli::doctor::probe::probe;
 
 /// A sidecar's own word of where it listens, and all that can be asked without it.
 pub(super) fn facts(config: &Config) -> Facts {
     let (admin, bound) = admin(config);
+    let listeners: Vec<(&Spec, String)> = (config.listeners.iter().enumerate())
+        .map(|(at, spec)| (spec, reachable(bound.get(at).unwrap_or(&spec.address))))
+        .collect();
     let at = |wanted: &dyn Fn(&Spec) -> bool| {
-        let (at, spec) = config.listeners.iter().enumerate().find(|(_, spec)| wanted(spec))?;
-        let address = bound.get(at).cloned().unwrap_or_else(|| spec.address.clone());
-        Some(reachable(&address))
+        let mut all = listeners.iter();
+        all.find(|(spec, _)| wanted(spec)).map(|(_, address)| address.clone())
     };
     let forward = |spec: &Spec| spec.mode == Listening::Forward;
     let wants_user = config.listeners.iter().find(|spec| forward(spec));
@@ -54,6 +56,7 @@ pub(super) fn facts(config: &Config) -> Facts {
         proxy,
         wants_user,
         reverse,
+        others: listeners.iter().filter_map(|(spec, address)| other(spec, address)).collect(),
         reached,
         admin,
         ca: pem(&public.join("ca.pem")),
@@ -74,6 +77,18 @@ fn hosts(config: &Config) -> Vec<String> {
     let hosts = own.flat_map(|route| &route.matcher.hosts).filter_map(|host| host.exact());
     let hosts: BTreeSet<&str> = hosts.collect();
     hosts.into_iter().map(str::to_owned).collect()
+}
+
+fn other(spec: &Spec, address: &str) -> Option<Other> {
+    let address = address.to_owned();
+    match &spec.mode {
+        Listening::Forward => None,
+        Listening::Transparent => Some(Other::Redirected(address)),
+        Listening::Reverse(Target::ByPath) => Some(Other::BaseUrl(address, None)),
+        Listening::Reverse(Target::One(origin)) => {
+            Some(Other::BaseUrl(address, Some(origin.to_string())))
+        }
+    }
 }
 
 /// What the admin side says, and where its listeners are bound, in the config's order.

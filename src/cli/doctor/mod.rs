@@ -21,7 +21,6 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli::{Stop, load, print};
-use facts::Reached;
 use judge::{Finding, Level};
 
 #[derive(Debug, clap::Args)]
@@ -37,8 +36,7 @@ pub(super) struct Arguments {
 pub(super) fn doctor(path: Option<&Path>, arguments: &Arguments) -> Result<ExitCode, Stop> {
     let config = load(path)?;
     let mut facts = gather::facts(&config);
-    let up = matches!(facts.reached, Reached::Samekey { .. } | Reached::WantsUser);
-    if !arguments.command.is_empty() && !up {
+    if !arguments.command.is_empty() && !facts.is_up() {
         // What it does would be done past any sidecar.
         facts.withheld = true;
     } else if !arguments.command.is_empty() {

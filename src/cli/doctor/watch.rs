@@ -1,7 +1,8 @@
 //! Runs a program with the variables of this shell, and notes what it asks of the proxy.
 //!
 //! It is run once, since what it does may have effects. Where its variables name the
-//! proxy, they name a [`Relay`] in its place; nothing else of them is changed.
+//! proxy, they name a [`Relay`] in its place; nothing else of them is changed. A sidecar
+//! without a proxy says itself how many connections came.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,18 +25,23 @@ use crate::cli::{Stop, failed, runtime};
 pub(super) fn watch(config: &Config, facts: &Facts, command: &[OsString]) -> Result<Program, Stop> {
     let kind = kind(command, version);
     let proxy = facts.proxy.as_deref().and_then(url::authority);
-    let proxy = proxy.ok_or_else(|| Stop::Failed("samekey: no listener is a proxy".to_owned()))?;
     let before = connections(&facts.admin);
+    let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
     let runtime = runtime()?;
     let (status, mut talks) = runtime.block_on(async {
+        let Some(proxy) = &proxy else {
+            let (status, _signals) = supervise(&mut run(command)?, &name).await?;
+            return Ok((status, Vec::new()));
+        };
         let relay = Relay::start(proxy.clone()).await.map_err(failed)?;
-        let mut run = run(command, &proxy, &relay.address().to_string())?;
-        let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
+        let mut run = run(command)?;
+        redirect(&mut run, proxy, &relay.address().to_string());
         let (status, _signals) = supervise(&mut run, &name).await?;
         Ok::<_, Stop>((status, relay.talks().await))
     })?;
     runtime.shutdown_timeout(Duration::from_millis(100));
     let passed = u64::try_from(talks.len()).unwrap_or(u64::MAX);
+    let proxy = proxy.unwrap_or_default();
     let beside = beside(&before, connections(&facts.admin), (&proxy, passed));
     for talk in &mut talks {
         talk.tunnelled = unopened(config, talk);
@@ -44,17 +50,20 @@ pub(super) fn watch(config: &Config, facts: &Facts, command: &[OsString]) -> Res
 }
 
 /// The program; what it says goes to standard error, so that the findings stand alone.
-fn run(command: &[OsString], proxy: &str, relay: &str) -> Result<Command, Stop> {
+fn run(command: &[OsString]) -> Result<Command, Stop> {
     let mut run = program(command)?;
     let err = std::io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
     run.stdout(Stdio::from(err));
+    Ok(run)
+}
+
+fn redirect(run: &mut Command, proxy: &str, relay: &str) {
     for (name, value) in std::env::vars_os() {
         let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
         if let Some(value) = url::redirected(name, value, proxy, relay) {
             run.env(name, value);
         }
     }
-    Ok(run)
 }
 
 fn version(program: &str) -> Option<String> {

@@ -11,6 +11,11 @@ async fn exec_ends_as_its_program_does() {
         (&["true"], 0, ""),
         (&["sh", "-c", "kill -TERM $$"], 128 + 15, ""),
         (&["sh", "-c", "kill -KILL $$"], 128 + 9, ""),
+        // Out of its process group, and out of its session.
+        (&["timeout", "20", "sh", "-c", "exit 7"], 7, ""),
+        (&["timeout", "0.1", "sleep", "20"], 124, ""),
+        (&["setsid", "sh", "-c", "exit 7"], 7, ""),
+        (&["python3", "-c", "import os; os.setpgid(0, 0); os._exit(7)"], 7, ""),
         (&["no-such-program"], 127, "samekey: no-such-program: No such file"),
         (&["./plain"], 126, "samekey: ./plain: Permission denied"),
     ] {
@@ -70,7 +75,8 @@ async fn exec_passes_signals_on() {
 async fn exec_sets_what_programs_of_any_language_read() {
     let folder = folder_with("");
     let mut run = command(folder.path(), &["exec", "--", "env"]);
-    let ran = ran(run.env("NO_PROXY", "intra.test").env("JAVA_TOOL_OPTIONS", "-Down=1")).await;
+    run.env("NO_PROXY", "intra.test").env("no_proxy", "inner.test");
+    let ran = ran(run.env("JAVA_TOOL_OPTIONS", "-Down=1")).await;
     let value = |name: &str| {
         let start = format!("{name}=");
         ran.out.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
@@ -85,6 +91,7 @@ async fn exec_sets_what_programs_of_any_language_read() {
     let direct: Vec<_> = direct.split(',').collect();
     for host in [
         "intra.test",
+        "inner.test",
         "localhost",
         "127.0.0.1",
         "::1",

@@ -227,3 +227,83 @@ routes:
     let none = "providers: []";
     check_explained(none, &["POST", movies], &["route: none\n  no route names the host"]).await;
 }
+
+/// What is answered here is explained as that, and as nothing that is sent and retried.
+async fn check_refused(config: &str, arguments: &[&str], wanted: &str) {
+    let folder = folder_with(config);
+    let ran = samekey(folder.path(), &[&["explain"], arguments].concat()).await;
+    let told = if wanted.is_empty() { "after 429 " } else { "" };
+    let last = format!("\nanswered here: {wanted}: nothing is sent\n");
+    let ends = wanted.is_empty() || ran.out.ends_with(&last) && !ran.out.contains("\nafter ");
+    let all = format!("{config} {arguments:?} `{wanted}`:\n{}{}", ran.out, ran.err);
+    assert!(ran.code == Some(0) && ends && ran.out.contains(told), "{all}");
+    assert_eq!(wanted.is_empty(), !ran.out.contains("answered here"), "{all}");
+}
+
+#[tokio::test]
+async fn explain_tells_which_requests_are_refused_for_their_key() {
+    let route = |keys: &str| format!("routes: [{{name: r, match: {{hosts: [a.test]}}, {keys}}}]");
+    let requires = route("idempotency: {require: true, identity: '{header:order}-{query:n}'}");
+    let json = route("idempotency: {require: true, header: {json: /key}}");
+    let missing = "400 key-missing: idempotency.require wants a key or an identity";
+    let empty = "400 key-invalid: the key is empty";
+    let observes = route("mode: observe, idempotency: {require: true}");
+    let (bare, url) = ("https://a.test/v1", "https://a.test/v1?n=1");
+    for (config, arguments, wanted) in [
+        (&requires, &["POST", url][..], missing),
+        (&requires, &["PATCH", url, "--after", "503"], missing),
+        (&requires, &["GET", url], ""),
+        (&requires, &["PUT", url], ""),
+        (&requires, &["POST", url, "-H", "Order: 7"], ""),
+        (&requires, &["POST", bare, "-H", "Order: 7"], missing),
+        (&requires, &["POST", url, "-H", "Samekey-Key: order-7"], ""),
+        (&requires, &["POST", url, "-H", "Idempotency-Key: k"], ""),
+        (&requires, &["POST", url, "-H", "Idempotency-Key:"], empty),
+        (&requires, &["POST", url, "-H", "Samekey-Key:"], empty),
+        (&json, &["POST", url], ""),
+        (&observes, &["POST", url], ""),
+        (&observes, &["POST", url, "-H", "Idempotency-Key:"], ""),
+    ] {
+        check_refused(config, arguments, wanted).await;
+    }
+    let says = ["400 key-missing where its body has neither"];
+    check_explained(&json, &["POST", url], &says).await;
+}
+
+#[tokio::test]
+async fn explain_tells_which_hosts_are_not_connected_to() {
+    let routes = "routes: [{name: r, match: {hosts: ['*']}}]\n\
+                  listeners: [{address: '127.0.0.1:7001'}, {address: '0.0.0.0:7002', auth: open}]\n\
+                  admin: {address: 'localhost:7003'}\n";
+    let denies = format!("{routes}egress: {{deny: [10.0.0.0/8, '::1/128']}}\n");
+    let names = format!("{routes}egress: {{allow: [a.test, '*.b.test']}}\n");
+    let both = format!("{routes}egress: {{allow: [a.test, 192.0.2.0/24]}}\n");
+    let forbidden = |host| format!("403 forbidden-destination: egress does not allow {host}");
+    let ours = || "508 loop: samekey itself listens there".to_owned();
+    for (config, url, wanted) in [
+        (routes, "http://127.0.0.1:7001/", ours()),
+        (routes, "http://localhost:7001/", ours()),
+        (routes, "https://127.0.0.1:7003/", ours()),
+        (routes, "http://127.0.0.2:7002/", ours()),
+        (routes, "http://[::1]:7001/", String::new()),
+        (routes, "http://127.0.0.1:7004/", String::new()),
+        (&denies, "http://10.1.2.3/", forbidden("10.1.2.3")),
+        (&denies, "http://[::ffff:10.1.2.3]/", forbidden("::ffff:10.1.2.3")),
+        (&denies, "http://localhost/", String::new()),
+        (&denies, "http://a.test/", String::new()),
+        (&names, "https://a.test/", String::new()),
+        (&names, "https://x.b.test/", String::new()),
+        (&names, "https://c.test/", forbidden("c.test")),
+        (&names, "https://192.0.2.1/", forbidden("192.0.2.1")),
+        // What c.test is, is not asked.
+        (&both, "https://c.test/", String::new()),
+        (&both, "https://192.0.2.1/", String::new()),
+        (&both, "https://192.0.3.1/", forbidden("192.0.3.1")),
+    ] {
+        check_refused(config, &["GET", url], &wanted).await;
+    }
+    let bare = "routes: []\nproviders: []\nintercept: {hosts: none}\negress: {allow: [a.test]}\n";
+    for url in ["https://b.test/", "http://b.test/"] {
+        check_refused(bare, &["GET", url], &forbidden("b.test")).await;
+    }
+}

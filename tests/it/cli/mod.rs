@@ -4,6 +4,7 @@ mod exec;
 mod explain;
 mod signals;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::provider::{Options, Provider};
 use crate::support::program::{command, folder_beside, folder_with, ran, samekey};
+use crate::support::proxy::BINARY;
 use crate::support::{Client, Samekey};
 
 #[tokio::test]
@@ -106,6 +108,41 @@ async fn a_truststore_opens_with_its_password_and_holds_the_ca_and_the_roots() {
     // What Java asks of a certificate before it trusts it.
     assert_eq!(text.matches("2.16.840.1.113894.746875.1.1").count(), count(&text));
     assert!(!opened("another").status.success());
+}
+
+/// Who uses a sidecar may read what it publishes, and not its CA's key.
+#[tokio::test]
+async fn the_ca_is_printed_to_who_may_read_what_is_published_alone() {
+    let running = Samekey::start("").await;
+    // Of a folder that it owns it would set the mode right.
+    let key = running.path().join("state/ca/key.pem");
+    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o000)).expect("its owner may");
+    let published = running.path().join("state/public");
+    for (what, file) in
+        [("cert", "ca.pem"), ("bundle", "bundle.pem"), ("truststore", "truststore.p12")]
+    {
+        let mut run = bound_by_modes();
+        run.args(["ca", what, "--output", "printed"]).current_dir(running.path());
+        let ran = ran(&mut run).await;
+        assert_eq!((ran.err.as_str(), ran.code), ("", Some(0)), "{what}");
+        let read = |path| std::fs::read(path).expect("written");
+        assert!(read(published.join(file)) == read(running.path().join("printed")), "{what}");
+    }
+    std::fs::remove_file(published.join("ca.pem")).expect("it is there");
+    let ran = ran(bound_by_modes().args(["ca", "cert"]).current_dir(running.path())).await;
+    assert!(ran.code == Some(1) && ran.err.contains("must be readable"), "{}", ran.err);
+}
+
+/// The binary, without root's right to read what nobody may.
+fn bound_by_modes() -> tokio::process::Command {
+    if !rustix::process::getuid().is_root() {
+        return tokio::process::Command::new(BINARY);
+    }
+    let mut command = tokio::process::Command::new("setpriv");
+    let rights = "-dac_override,-dac_read_search";
+    command.arg(format!("--bounding-set={rights}")).arg(format!("--inh-caps={rights}"));
+    command.arg(BINARY);
+    command
 }
 
 #[tokio::test]

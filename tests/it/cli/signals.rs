@@ -115,7 +115,7 @@ async fn a_collector_that_does_not_answer_is_hardly_felt() {
 }
 
 /// Runs `exec` in a terminal of its own, presses a key, and says how often that was heard.
-async fn pressed(key: &[u8], before: &str, redirect: &str) -> String {
+async fn pressed(key: &[u8], before: &str, program: &str) -> String {
     let folder = folder_with("state: {journal: memory}\n");
     // What comes as two at once is one to a handler; a blocked one can be taken twice.
     let heard = "import signal,time; all=[signal.SIGINT,signal.SIGQUIT]; \
@@ -125,7 +125,7 @@ async fn pressed(key: &[u8], before: &str, redirect: &str) -> String {
         if not got: break\n n+=1\nprint(f'HEARD {n}.',flush=True)";
     std::fs::write(folder.path().join("heard.py"), heard).expect("written");
     // The shell leads the terminal's session: it must outlive the key.
-    let line = format!("trap : INT QUIT; {before}{BINARY} exec -- python3 heard.py{redirect}");
+    let line = format!("trap : INT QUIT; {before}{BINARY} exec -- {program}");
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).current_dir(folder.path()).kill_on_drop(true);
     let mut script =
@@ -148,11 +148,14 @@ async fn pressed(key: &[u8], before: &str, redirect: &str) -> String {
 #[tokio::test]
 async fn a_key_of_the_terminal_reaches_the_program_once() {
     let (interrupt, quit) = (&b"\x03"[..], &b"\x1c"[..]);
+    let heard = "python3 heard.py";
     let all = tokio::join!(
-        pressed(interrupt, "", ""),
-        pressed(quit, "", ""),
-        pressed(interrupt, "", " </dev/null"),
-        pressed(interrupt, "sleep 3 | ", ""),
+        pressed(interrupt, "", heard),
+        pressed(quit, "", heard),
+        pressed(interrupt, "", "python3 heard.py </dev/null"),
+        pressed(interrupt, "sleep 3 | ", heard),
+        // No key of the terminal reaches it there, if not by us.
+        pressed(interrupt, "", "setsid python3 heard.py"),
     );
-    assert_eq!(all, ("1.".into(), "1.".into(), "1.".into(), "1.".into()));
+    assert_eq!(all, ("1.".into(), "1.".into(), "1.".into(), "1.".into(), "1.".into()));
 }

@@ -189,6 +189,12 @@ impl Samekey {
         ended.expect("it ends in time").expect("it can be waited for")
     }
 
+    /// Tells it to end, and waits until it has.
+    pub(crate) async fn stopped(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
     /// What `/metrics` shows.
     pub(crate) async fn metrics(&self) -> String {
         crate::support::client::get(self.admin, "/metrics").await.text()

@@ -1,10 +1,11 @@
 //! Do the variables of this shell point at the sidecar?
 
 use crate::cli::doctor::facts::{Facts, Pem, Reached, Variable};
-use crate::cli::doctor::judge::{Finding, Level, export, lines, program, quoted, url};
+use crate::cli::doctor::judge::{Finding, Level, export, java, lines, program, quoted, url};
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    if facts.proxy.is_none() {
+    // Who has a base URL goes by no variable, and sees no certificate of ours.
+    if facts.proxy.is_none() && !facts.is_transparent() {
         return Vec::new();
     }
     let reader = facts.program.as_ref().map(|program| program.kind.language);
@@ -16,7 +17,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     found.extend(conflicts(facts));
     found.extend(hidden(facts));
     if found.iter().all(|finding| finding.level != Level::Wrong) {
-        found.push(Finding::fine("the variables of this shell point at it"));
+        let do_what = if facts.proxy.is_some() { "point at it" } else { "name its CA" };
+        found.push(Finding::fine(format!("the variables of this shell {do_what}")));
     }
     // What was seen to work needs no variable that is not there.
     if program::works(facts) {
@@ -46,7 +48,7 @@ fn missing(facts: &Facts, read: &[&Variable]) -> Vec<Finding> {
 /// Whether the same is said under the other case of a name, where most read both; and an
 /// exception that nobody made hides nothing.
 fn stands_in(facts: &Facts, name: &str) -> bool {
-    if name.eq_ignore_ascii_case("NO_PROXY") {
+    if name.eq_ignore_ascii_case(NO_PROXY) {
         return true;
     }
     let other =
@@ -69,16 +71,14 @@ fn astray(facts: &Facts, variable: &Variable) -> Option<Finding> {
     if url::is_proxy(name) {
         return elsewhere(facts, name, found, fix);
     }
-    if name.eq_ignore_ascii_case("NO_PROXY") {
+    if name.eq_ignore_ascii_case(NO_PROXY) {
         return None; // told by what it hides
     }
     if name == "JAVA_TOOL_OPTIONS" {
-        let decides = |word: &&str| !word.contains("nonProxyHosts");
-        let lacks =
-            variable.wanted.split(' ').filter(decides).find(|word| !found.contains(*word))?;
-        let lacks = lacks.split('=').next().unwrap_or_default();
+        let amiss = java::amiss(&variable.wanted, found)?;
+        // Behind what is there: the last of two options counts.
         let fix = format!("export {name}=\"${name} \"{}", quoted(&variable.wanted));
-        return Some(Finding::wrong(format!("{name} lacks {lacks}, or has another"), vec![fix]));
+        return Some(Finding::wrong(format!("{name} {amiss}"), vec![fix]));
     }
     if name == "PHP_INI_SCAN_DIR" {
         let ours = variable.wanted.trim_start_matches(':');
@@ -164,14 +164,18 @@ fn conflicts(facts: &Facts) -> Vec<Finding> {
         let found = facts.variables.iter().find(|variable| variable.name == name);
         found.and_then(|variable| variable.found.as_deref())
     };
-    let pairs =
-        ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"].map(|upper| (upper, upper.to_lowercase()));
+    let pairs = ["HTTPS_PROXY", "HTTP_PROXY", NO_PROXY].map(|upper| (upper, upper.to_lowercase()));
     let differ = pairs.into_iter().filter_map(|(upper, lower)| {
         let (one, other) = (by_name(upper)?, by_name(&lower)?);
         (one != other).then(|| {
             let what =
                 format!("{upper} and {lower} differ, and programs differ in which they read");
-            Finding::wrong(what, vec![format!("export {lower}=\"${upper}\"")])
+            let fix = if upper == NO_PROXY {
+                exceptions(facts)
+            } else {
+                vec![format!("export {lower}=\"${upper}\"")]
+            };
+            Finding::wrong(what, fix)
         })
     });
     differ.collect()
@@ -179,9 +183,8 @@ fn conflicts(facts: &Facts) -> Vec<Finding> {
 
 /// Hosts of the config that never come to the proxy.
 fn hidden(facts: &Facts) -> Vec<Finding> {
-    let all = facts.variables.iter().filter(|v| v.name.eq_ignore_ascii_case("NO_PROXY"));
     let mut found: Vec<Finding> = Vec::new();
-    for variable in all {
+    for variable in no_proxies(facts) {
         let Some(no_proxy) = variable.found.as_deref() else { continue };
         let hides = |host: &&str| url::hiding(no_proxy, host).is_some();
         let everything =
@@ -190,23 +193,47 @@ fn hidden(facts: &Facts) -> Vec<Finding> {
         if hosts.is_empty() && !everything {
             continue;
         }
-        let hides = |entry: &&str| {
-            *entry == "*" || hosts.iter().any(|host| url::hiding(entry, host).is_some())
-        };
-        let entries = no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty());
-        let (hiding, kept): (Vec<&str>, Vec<&str>) = entries.partition(hides);
+        let hiding: Vec<&str> = entries(no_proxy).filter(|entry| hides_one(facts, entry)).collect();
         let whom = if everything { "every host".to_owned() } else { hosts.join(", ") };
         let what =
             format!("{} hides {whom} from the proxy, by `{}`", variable.name, hiding.join(","));
-        let fix = vec![export(variable.name, &kept.join(","))];
         // What `samekey env` leaves out itself is next door, and meant to be called directly.
         let usual: Vec<&str> = variable.wanted.split(',').collect();
         let meant = hiding.iter().all(|entry| usual.contains(entry));
+        let fix = exceptions(facts);
         found.push(if meant { Finding::note(what, fix) } else { Finding::wrong(what, fix) });
     }
     found
 }
 
+/// The lines that set both names to the exceptions of both, but for those that hide a host of
+/// the config: the same ones for whatever is wrong with them, so that none undoes another.
+fn exceptions(facts: &Facts) -> Vec<String> {
+    let found = no_proxies(facts).filter_map(|variable| variable.found.as_deref());
+    let mut kept: Vec<&str> = Vec::new();
+    for entry in found.flat_map(entries) {
+        if !kept.contains(&entry) && !hides_one(facts, entry) {
+            kept.push(entry);
+        }
+    }
+    let lower = NO_PROXY.to_lowercase();
+    vec![export(NO_PROXY, &kept.join(",")), format!("export {lower}=\"${NO_PROXY}\"")]
+}
+
+fn no_proxies(facts: &Facts) -> impl Iterator<Item = &Variable> {
+    facts.variables.iter().filter(|variable| variable.name.eq_ignore_ascii_case(NO_PROXY))
+}
+
+fn entries(no_proxy: &str) -> impl Iterator<Item = &str> {
+    no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// Whether an exception hides every host, or one of the config.
+fn hides_one(facts: &Facts, entry: &str) -> bool {
+    entry == "*" || facts.hosts.iter().any(|host| url::hiding(entry, host).is_some())
+}
+
+const NO_PROXY: &str = "NO_PROXY";
 const LACKS: &str = " does not hold samekey's CA";
 /// Without these no program of some language comes here, or trusts what it sees.
 const CORE: &[&str] = &[

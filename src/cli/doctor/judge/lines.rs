@@ -1,6 +1,6 @@
 //! The lines that mend what is wrong, by language.
 
-use crate::cli::doctor::facts::Facts;
+use crate::cli::doctor::facts::{Facts, Other};
 use crate::cli::doctor::judge::{environment, export, quoted};
 use crate::cli::doctor::program::{Kind, Language};
 
@@ -168,6 +168,39 @@ pub(super) fn reverse(facts: &Facts, kind: &Kind) -> Vec<String> {
         lines.insert(0, format!("samekey.yaml: listeners: [..., {listener}]"));
     }
     lines
+}
+
+/// What stands in the place of an upstream's URL, or of any.
+pub(super) fn base_url(address: &str, upstream: Option<&str>) -> String {
+    match upstream {
+        Some(upstream) => format!("http://{address} in the place of {upstream}"),
+        None => format!("http://{address}/api.example.com in the place of https://api.example.com"),
+    }
+}
+
+/// What redirects connections, to be looked at and to be set.
+pub(super) fn rules() -> Vec<String> {
+    vec![
+        "nft list table inet samekey   # as root; with iptables: iptables -t nat -S SAMEKEY_OUTPUT"
+            .to_owned(),
+        "samekey capture apply   # as root: sets them; in Kubernetes an init container does"
+            .to_owned(),
+    ]
+}
+
+/// What brings a program to a sidecar that has no proxy.
+pub(super) fn to_come_by_no_variable(facts: &Facts, kind: &Kind) -> Vec<String> {
+    let mut fix = if facts.is_transparent() { rules() } else { Vec::new() };
+    for other in &facts.others {
+        match other {
+            Other::Redirected(_) => {}
+            Other::BaseUrl(_, None) => fix.extend(reverse(facts, kind)),
+            Other::BaseUrl(address, upstream) => {
+                fix.push(format!("base URL: {}", base_url(address, upstream.as_deref())));
+            }
+        }
+    }
+    fix
 }
 
 /// Variables that a program of this kind reads and that are not set as they have to be.

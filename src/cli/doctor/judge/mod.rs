@@ -1,6 +1,7 @@
 //! What the facts come to, and the line that mends what is wrong: pure, and told by tables.
 
 mod environment;
+mod java;
 mod lines;
 mod program;
 mod sidecar;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cli::doctor::facts::{Asked, Facts, Program, Talk};
+use crate::cli::doctor::facts::{Admin, Asked, Facts, Program, Talk};
 use crate::cli::doctor::hello::Tls;
 use crate::cli::doctor::judge::{Finding, export, lines};
 
@@ -12,7 +12,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         return vec![Finding::note(what, vec![])];
     }
     let Some(program) = &facts.program else { return Vec::new() };
-    let mut found = came(facts, program);
+    let mut found =
+        if facts.proxy.is_some() { came(facts, program) } else { vec![counted(facts, program)] };
     found.extend(trust(facts, program));
     found.extend(unopened(program));
     match program.code {
@@ -57,15 +58,46 @@ fn came(facts: &Facts, program: &Program) -> Vec<Finding> {
         return found;
     }
     if !program.beside.is_empty() {
-        let came = program.beside.iter().map(|(listener, count)| format!("{count} at {listener}"));
-        let came = came.collect::<Vec<_>>().join(", ");
         let what = format!(
-            "connections came to the sidecar meanwhile, but not by these variables: {came}; \
-             whose they are cannot be told"
+            "connections came to the sidecar meanwhile, but not by these variables: {}; \
+             whose they are cannot be told",
+            beside(program)
         );
         return vec![Finding::note(what, vec![])];
     }
     vec![Finding::wrong(lines::absence(&program.kind), lines::to_come(facts, &program.kind))]
+}
+
+fn beside(program: &Program) -> String {
+    let came = program.beside.iter().map(|(listener, count)| format!("{count} at {listener}"));
+    came.collect::<Vec<_>>().join(", ")
+}
+
+/// Whether anything came to a sidecar without a proxy: no relay stands before that.
+fn counted(facts: &Facts, program: &Program) -> Finding {
+    if program.beside.is_empty() {
+        let why = if facts.is_transparent() {
+            "it is not redirected, or it asked nobody"
+        } else {
+            "it does not have the base URL, or it asked nobody"
+        };
+        let what = format!("no connection came to the sidecar while the program ran: {why}");
+        return Finding::wrong(what, lines::to_come_by_no_variable(facts, &program.kind));
+    }
+    let what = format!(
+        "connections came to the sidecar while the program ran: {}; whose they are cannot be told",
+        beside(program)
+    );
+    let fix = match &facts.admin {
+        Admin::Says { address, .. } if facts.is_transparent() => {
+            vec![format!(
+                "curl -s http://{address}/metrics | grep 'side=\"client\",result=\"distrusted\"'   \
+                 # grows where the CA is not trusted"
+            )]
+        }
+        Admin::Says { .. } | Admin::Silent(_) => Vec::new(),
+    };
+    Finding::note(what, fix)
 }
 
 /// Hosts whose certificates of ours were refused.

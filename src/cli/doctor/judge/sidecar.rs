@@ -7,7 +7,7 @@ use samekey::exchange::instant::date;
 use samekey::intercept::Shown;
 use samekey::journal::moment::micros_of;
 
-use crate::cli::doctor::facts::{Admin, Facts, Pem, Reached, Trust};
+use crate::cli::doctor::facts::{Admin, Facts, Other, Pem, Reached, Trust};
 use crate::cli::doctor::judge::{Finding, export, lines};
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
@@ -20,10 +20,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 fn reached(facts: &Facts) -> Vec<Finding> {
-    let Some(proxy) = &facts.proxy else {
-        let fix = vec!["listeners: [{address: 127.0.0.1:8080, mode: forward}]".to_owned()];
-        return vec![Finding::wrong("no listener of the config is a proxy", fix)];
-    };
+    let Some(proxy) = &facts.proxy else { return without_a_proxy(facts) };
     let one = match &facts.reached {
         Reached::Nobody(why) => {
             let what = format!("the sidecar is not up: nothing answers at {proxy} ({why})");
@@ -46,6 +43,35 @@ fn reached(facts: &Facts) -> Vec<Finding> {
         }
     };
     vec![one]
+}
+
+/// What programs come to by no variable, and what to look at where they do not come.
+fn without_a_proxy(facts: &Facts) -> Vec<Finding> {
+    if let Admin::Silent(why) = &facts.admin {
+        let what = format!(
+            "the sidecar is not up: its admin side does not answer ({why}), and it has no proxy to ask"
+        );
+        return vec![Finding::wrong(what, vec![lines::run(&facts.config)])];
+    }
+    let mut found: Vec<Finding> = facts.others.iter().map(served).collect();
+    if facts.is_transparent() && facts.program.is_none() {
+        let what = "what is redirected is up to the rules of this machine, which are not read here";
+        found.push(Finding::note(what, lines::rules()));
+    }
+    found
+}
+
+fn served(other: &Other) -> Finding {
+    Finding::fine(match other {
+        Other::Redirected(address) => format!(
+            "connections that are redirected come to {address}: their programs need the CA, and \
+             no proxy variable"
+        ),
+        Other::BaseUrl(address, upstream) => {
+            let line = lines::base_url(address, upstream.as_deref());
+            format!("programs come by a base URL, and by no variable: {line}")
+        }
+    })
 }
 
 /// Whether it signs with the CA that programs are given.

@@ -78,8 +78,10 @@ fn java(options: &str, proxy: &str, relay: &str) -> Option<String> {
     let mut words: Vec<String> = options.split(' ').map(str::to_owned).collect();
     for scheme in ["http", "https"] {
         let [host, port] = ["Host", "Port"].map(|part| format!("-D{scheme}.proxy{part}="));
-        let of =
-            |key: &str| words.iter().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
+        // The last one counts.
+        let of = |key: &str| {
+            words.iter().rev().find_map(|word| word.strip_prefix(key)).map(str::to_owned)
+        };
         let named = format!("{}:{}", of(&host).unwrap_or_default(), of(&port).unwrap_or_default());
         if !same(&named, proxy) {
             continue;
@@ -173,6 +175,7 @@ mod tests {
                 Some("-Da=b -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=1"),
             ),
             ("JAVA_TOOL_OPTIONS", "-Dhttp.proxyHost=h -Dhttp.proxyPort=8080", None),
+            ("JAVA_TOOL_OPTIONS", &format!("{java} -Dhttp.proxyPort=3128"), None),
         ] {
             let got = redirected(name, value, "127.0.0.1:8080", "127.0.0.1:1");
             assert_eq!(got.as_deref(), wanted, "{name}={value}");

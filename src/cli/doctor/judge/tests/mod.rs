@@ -10,7 +10,8 @@ use samekey::intercept::{Environment as Variables, Own, Shown};
 
 use super::Level::{Fine, Note, Wrong};
 use super::*;
-use crate::cli::doctor::facts::{Admin, Asked, Mode, Pem, Program, Reached, Talk, Trust, Variable};
+use crate::cli::doctor::facts::{Admin, Asked, Mode, Other, Pem, Program};
+use crate::cli::doctor::facts::{Reached, Talk, Trust, Variable};
 use crate::cli::doctor::hello::Tls;
 use crate::cli::doctor::program::{Kind, Language, Sdk};
 
@@ -37,6 +38,7 @@ fn healthy() -> Facts {
         proxy: Some(PROXY.to_owned()),
         wants_user: false,
         reverse: None,
+        others: Vec::new(),
         reached: Reached::Samekey {
             version: "0.1.0".to_owned(),
             ca: "ours".to_owned(),
@@ -131,8 +133,6 @@ fn the_sidecar_is_told_to_be_up_or_what_starts_it() {
         stranger,
         (Wrong, "is no samekey: it says `HTTP/1.1 400`", "SAMEKEY_LISTEN="),
     );
-    let none = |facts: &mut Facts| facts.proxy = None;
-    check("no proxy", none, (Wrong, "no listener of the config is a proxy", "mode: forward"));
     let user = |facts: &mut Facts| facts.reached = Reached::WantsUser;
     check(
         "407",
@@ -165,6 +165,75 @@ fn the_sidecar_is_told_to_be_up_or_what_starts_it() {
     );
     let withheld = |facts: &mut Facts| facts.withheld = true;
     check("withheld", withheld, (Note, "the program was not run", ""));
+}
+
+/// All is well, with these listeners, of which none is a proxy.
+fn without_a_proxy(facts: &mut Facts, others: &[Other]) {
+    let variables = Variables::new("", Path::new("/public"), Own::default());
+    let names: Vec<&str> = variables.variables().into_iter().map(|(name, _)| name).collect();
+    facts.variables.retain(|variable| names.contains(&variable.name));
+    let java = variables.variables().into_iter().find(|(name, _)| *name == "JAVA_TOOL_OPTIONS");
+    let java = java.expect("it is one of them").1;
+    let all = facts.variables.iter_mut();
+    all.filter(|variable| variable.name == "JAVA_TOOL_OPTIONS").for_each(|variable| {
+        variable.wanted = java.to_owned();
+        variable.found = Some(java.to_owned());
+    });
+    facts.proxy = None;
+    facts.reached = Reached::Nobody("no listener of the config is a proxy".to_owned());
+    facts.others = others.to_vec();
+}
+
+#[test]
+fn a_sidecar_without_a_proxy_says_what_it_serves() {
+    let redirected = [Other::Redirected("127.0.0.1:17081".to_owned())];
+    let by_path = [Other::BaseUrl("127.0.0.1:8081".to_owned(), None)];
+    let origin = "https://api.test".to_owned();
+    let one = [Other::BaseUrl("127.0.0.1:8082".to_owned(), Some(origin))];
+    let to = |others: &[Other]| {
+        let others = others.to_vec();
+        move |facts: &mut Facts| without_a_proxy(facts, &others)
+    };
+    for (others, wanted) in [
+        (&redirected, (Fine, "connections that are redirected come to 127.0.0.1:17081", "")),
+        (&redirected, (Note, "up to the rules of this machine", "nft list table inet samekey")),
+        (&redirected, (Fine, "the variables of this shell name its CA", "")),
+        (&by_path, (Fine, "a base URL, and by no variable: http://127.0.0.1:8081/api.exa", "")),
+        (&one, (Fine, "http://127.0.0.1:8082 in the place of https://api.test", "")),
+    ] {
+        check("up", to(others), wanted);
+    }
+    let down = |facts: &mut Facts| {
+        without_a_proxy(facts, &redirected);
+        facts.admin = Admin::Silent("refused".to_owned());
+    };
+    check("down", down, (Wrong, "not up: its admin side does not answer (refused)", "samekey run"));
+    let bare = |others: &'static str| {
+        let others = if others == "redirected" { redirected.clone() } else { by_path.clone() };
+        move |facts: &mut Facts| {
+            without_a_proxy(facts, &others);
+            set(facts, "SSL_CERT_FILE", None);
+        }
+    };
+    let mends = "export SSL_CERT_FILE='/public/bundle.pem'";
+    check("its CA", bare("redirected"), (Wrong, "SSL_CERT_FILE is not set", mends));
+    check("a base URL", bare("by path"), (Fine, "by a base URL, and by no variable", ""));
+    for (others, came, wanted) in [
+        (&redirected, 1, (Note, "while the program ran: 1 at 127.0.0.1:17081", "distrusted")),
+        (&redirected, 0, (Wrong, "it is not redirected, or it asked nobody", "capture apply")),
+        (&by_path, 1, (Note, "while the program ran: 1 at 127.0.0.1:17081", "")),
+        (&by_path, 0, (Wrong, "it does not have the base URL", "base URL: http://127.0.0.1:8081/")),
+        (&one, 0, (Wrong, "it does not have the base URL", "base URL: http://127.0.0.1:8082 in")),
+    ] {
+        let run = |facts: &mut Facts| {
+            without_a_proxy(facts, others);
+            facts.reverse = (others == &by_path).then(|| "127.0.0.1:8081".to_owned());
+            let mut program = ran(Language::Unknown, Vec::new());
+            program.beside.extend((came > 0).then(|| ("127.0.0.1:17081".to_owned(), came)));
+            facts.program = Some(program);
+        };
+        check("a program", run, wanted);
+    }
 }
 
 #[test]

@@ -44,12 +44,22 @@ pub(super) fn ask(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     );
-    stream.write_all(request.as_bytes())?;
+    stream.write_all(request.as_bytes()).map_err(in_time)?;
     let mut answer = String::new();
-    stream.take(most).read_to_string(&mut answer)?;
+    stream.take(most).read_to_string(&mut answer).map_err(in_time)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let line = head.lines().next().unwrap_or("nothing").to_owned();
     Ok(Answer { line, body: body.to_owned() })
+}
+
+/// Names a timeout, which each system calls by another error.
+fn in_time(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {PATIENCE:?}"))
+        }
+        _ => error,
+    }
 }
 
 /// Where the admin side may be: as the sidecar itself says in `dir`, then as its config says.
@@ -96,5 +106,16 @@ mod tests {
         check(Some("0.0.0.0:4000"), &["127.0.0.1:4000"]);
         fs::write(admin_file(dir.path()), "").unwrap();
         check(Some("127.0.0.1:9090"), &["127.0.0.1:9090"]);
+    }
+
+    #[test]
+    fn who_does_not_answer_is_said_to_be_late() {
+        for (error, wanted) in [
+            (io::Error::from_raw_os_error(11), "no answer within 3s"),
+            (io::ErrorKind::TimedOut.into(), "no answer within 3s"),
+            (io::Error::other("it broke"), "it broke"),
+        ] {
+            assert_eq!(in_time(error).to_string(), wanted);
+        }
     }
 }

@@ -191,7 +191,7 @@ impl Samekey {
 
     /// Tells it to end, and waits until it has.
     pub(crate) async fn stopped(&mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
+        self.signal(rustix::process::Signal::TERM);
         self.ended().await
     }
 

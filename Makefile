@@ -13,7 +13,7 @@ help:
 	@echo "make clients     every client: real programs over intercepted TLS, and the README's table of them"
 	@echo "make bench       ratios against a direct connection and a bare proxy"
 	@echo "make bench-store the journal against memory, and a journal of a million keys"
-	@echo "make image-test  the Dockerfile, built and run as its users do, and its figures; takes root, and half an hour"
+	@echo "make image-test  the Dockerfile, built and run as its users do, and its figures; takes root, and ten minutes"
 	@echo "make lint        format, lints, docs, dependencies, the Dockerfile"
 	@echo "make install     what the tests need, as far as it is missing; part of those above that take it"
 

@@ -146,15 +146,9 @@ impl App {
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
         let authority = authority(&config, &home)?;
         let roots = Roots::system();
-        let trusted = roots.store(config.upstream.extra_roots.as_deref(), authority.cert_der())?;
         let ourselves = Ourselves::default();
-        let dialer = Dialer::new(
-            trusted,
-            config.egress.clone(),
-            &config.upstream,
-            ourselves.clone(),
-            (background.clone(), metrics.clone()),
-        )?;
+        let seen = (background.clone(), metrics.clone());
+        let dialer = dialer(&config, (&roots, &authority), &ourselves, seen)?;
         let limits = &config.upstream;
         let pool = Pool::new(dialer.clone(), limits.idle_timeout, limits.idle_per_host);
         let means = commons::Means { tasks: &tasks, background: &background, metrics: &metrics };
@@ -253,6 +247,18 @@ fn authority(config: &Config, home: &Home) -> Result<Authority, CaFault> {
         Some(files) => Authority::load(&files.cert, &files.key, leaf_cache),
         None => Authority::load_or_make(&home.ca_dir(), leaf_cache),
     }
+}
+
+/// Trusts the system's roots and the config's, never our own.
+fn dialer(
+    config: &Config,
+    (roots, authority): (&Roots, &Authority),
+    ourselves: &Ourselves,
+    seen: (TaskTracker, Metrics),
+) -> Result<Dialer, StartFault> {
+    let trusted = roots.store(config.upstream.extra_roots.as_deref(), authority.cert_der())?;
+    let egress = config.egress.clone();
+    Ok(Dialer::new(trusted, egress, &config.upstream, ourselves.clone(), seen)?)
 }
 
 /// Writes what applications need to trust the CA and to find the proxy.

@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
-use http::Method;
 use samekey::exchange::signature;
+use samekey::idempotency::Carrier;
 use samekey::idempotency::splice::client_key;
 use samekey::idempotency::template::Identity;
-use samekey::idempotency::{Carrier, Rules};
 use samekey::route::{Mode, Route};
 
 use crate::cli::explain::Request;
@@ -62,7 +61,7 @@ pub(super) fn of(route: &Route, request: &Request, effect: bool) -> Keyed {
         return Keyed::new(format!("derived from Samekey-Key, in {carrier}"), injects);
     }
     let rendered = rules.identity.as_ref().and_then(|of| of.render(headers, query, None));
-    let wanting = rendered.is_none() && !passes && requires(rules, &request.method);
+    let wanting = rendered.is_none() && !passes && rules.wants_identity(&request.method);
     let in_body = matches!(rules.carrier, Carrier::Json(_))
         || rules.identity.as_ref().is_some_and(samekey::idempotency::Template::needs_body);
     if wanting && !in_body {
@@ -82,9 +81,4 @@ pub(super) fn of(route: &Route, request: &Request, effect: bool) -> Keyed {
         }
         (false, false) => Keyed::new("none: this is not an effect route", false),
     }
-}
-
-/// Whether a request is refused that has neither a key nor an identity.
-fn requires(rules: &Rules, method: &Method) -> bool {
-    rules.require && matches!(*method, Method::POST | Method::PATCH)
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::exchange::body::{Filled, Held};
 use crate::exchange::{Body, Failure, Request, coding, headers, json, signature};
@@ -120,8 +120,7 @@ fn identity(
     if rendered.is_some() {
         return Ok(rendered);
     }
-    let creates = matches!(request.method, Method::POST | Method::PATCH);
-    if rules.require && creates {
+    if rules.wants_identity(&request.method) {
         return Err(Failure::KeyMissing(carrier_name(&rules.carrier)));
     }
     Ok(if effect { Identity::invocation(&request.headers) } else { None })
@@ -257,6 +256,8 @@ const DECODED_MAX: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use crate::exchange::Wishes;
     use crate::exchange::body::BodyError;
     use crate::exchange::tests::{data, full, headers, measured, request, rest, streamed};

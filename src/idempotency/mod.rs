@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::exchange::{Pointer, Statuses};
 
@@ -89,6 +89,13 @@ pub struct Rules {
     /// Whether a client's malformed key is passed on unkeyed, as the built-in
     /// route does, instead of being refused.
     pub pass_malformed_keys: bool,
+}
+
+impl Rules {
+    /// Whether a request that creates something is refused where it has neither key nor identity.
+    pub fn wants_identity(&self, method: &Method) -> bool {
+        self.require && matches!(*method, Method::POST | Method::PATCH)
+    }
 }
 
 /// Where a key travels.

@@ -51,54 +51,57 @@ pub(super) fn explain(path: Option<&Path>, arguments: &Arguments) -> Result<Exit
         None => vec!["429", "500", "503", "connect", "reset", "timeout"],
     };
     let ends: Vec<_> = words.iter().map(|word| end(word)).collect::<Result<_, _>>()?;
-    let config = load(path)?;
+    let text = explained(&load(path)?, &request, words.into_iter().zip(ends))?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All that is said of a request: its route, and what comes after each of these `ends`.
+fn explained<'a>(
+    config: &Config,
+    request: &Request,
+    ends: impl Iterator<Item = (&'a str, Result<Response, Failure>)>,
+) -> Result<String, Stop> {
     let Origin { host, port, .. } = &request.origin;
     if intercept::is_own(host) {
-        print("route: none\n  samekey answers this host itself: nothing is sent\n")?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok("route: none\n  samekey answers this host itself: nothing is sent\n".to_owned());
     }
-    let refused = destination::refused(&config, &request.origin);
-    let barred = refused.as_deref().map(here).unwrap_or_default();
-    if let Some(why) = tunnelled(&config, &request.origin) {
-        let text = format!("route: none\n  {why}: its TLS is not opened, and no route applies\n");
-        print(&(text + &barred))?;
-        return Ok(ExitCode::SUCCESS);
+    let refused = destination::refused(config, &request.origin);
+    let barred = refused.as_deref().map(here);
+    if let Some(why) = tunnelled(config, &request.origin) {
+        let barred = barred.unwrap_or_default();
+        return Ok(format!(
+            "route: none\n  {why}: its TLS is not opened, and no route applies\n{barred}"
+        ));
     }
     let found = config
         .routes
         .iter()
         .find(|route| route.matcher.matches(host, *port, &request.method, request.path.path()));
     let Some(route) = found else {
-        let forwarded = "  no route matches: it is forwarded as it came, without a key and without \
-                         retries\n";
-        let text = if refused.is_some() { &barred } else { forwarded };
-        print(&format!("route: none\n{text}"))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(format!("route: none\n{}", barred.as_deref().unwrap_or(FORWARDED)));
     };
     let mut text = String::new();
-    if let Some(rules) = inbox::of(&config, route, (&request.method, &request.origin)) {
-        writeln!(text, "route: {} ({})", route.name, config.source).expect("into a string");
+    if let Some(rules) = inbox::of(config, route, (&request.method, &request.origin)) {
+        writeln!(text, "route: {} ({})", route.name, config.source).expect(INTO_A_STRING);
         inbox::describe(&mut text, rules);
-        for (word, end) in words.into_iter().zip(ends) {
+        for (word, end) in ends {
             let line = inbox::after(rules, &route.retry.backoff, &end);
-            writeln!(text, "after {word:<8} {line}").expect("writing into a string never fails");
+            writeln!(text, "after {word:<8} {line}").expect(INTO_A_STRING);
         }
-        print(&text)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(text);
     }
-    let key = describe(&mut text, &config.source.to_string(), route, &request);
+    let key = describe(&mut text, &config.source.to_string(), route, request);
     // The key is asked for before anybody connects.
     if let Some(why) = key.refused.as_ref().or(refused.as_ref()) {
-        print(&(text + &here(why)))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(text + &here(why));
     }
-    for (word, end) in words.into_iter().zip(ends) {
+    for (word, end) in ends {
         let attempt = classify(&end, &route.retry).ok_or_else(unasked)?;
-        let line = after(route, &request, &key, attempt);
-        writeln!(text, "after {word:<8} {line}").expect("writing into a string never fails");
+        let line = after(route, request, &key, attempt);
+        writeln!(text, "after {word:<8} {line}").expect(INTO_A_STRING);
     }
-    print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(text)
 }
 
 /// Says that a request goes nowhere, so that nothing of it is retried.
@@ -173,8 +176,7 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
         None => "not known; say upstream_dedupes: true if its documentation promises it",
     };
     let origin = written::origin(route, source);
-    writeln!(text, "route: {} ({origin}){observed}", route.name)
-        .expect("writing into a string never fails");
+    writeln!(text, "route: {} ({origin}){observed}", route.name).expect(INTO_A_STRING);
     let within = format!("{attempts}, within {:?}{anew}", policy.deadline.after);
     let lines: [Line; 8] = [
         ("kind", format!("{kind:?}").to_lowercase(), &["kind"]),
@@ -202,7 +204,7 @@ fn describe(text: &mut String, source: &str, route: &Route, request: &Request) -
     let more = more.chain(polls::lines(route)).chain(credit);
     for (name, words, keys) in lines.into_iter().chain(more) {
         let by = written::by(route, keys);
-        writeln!(text, "  {name}: {words}{by}").expect("writing into a string never fails");
+        writeln!(text, "  {name}: {words}{by}").expect(INTO_A_STRING);
     }
     keyed
 }
@@ -356,5 +358,8 @@ fn unasked() -> Stop {
     Stop::Usage(format!("samekey explain: --after takes {words}"))
 }
 
+const FORWARDED: &str =
+    "  no route matches: it is forwarded as it came, without a key and without retries\n";
+const INTO_A_STRING: &str = "writing into a string never fails";
 const KEY: &[&str] =
     &["idempotency.header", "idempotency.inject", "idempotency.identity", "idempotency.require"];

@@ -20,11 +20,16 @@ pub(crate) fn one_route(name: &str) -> String {
     )
 }
 
+/// Starts with one route of this name.
+async fn on_route(name: &str, write: fn(&Path, &str)) -> Samekey {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    write(folder.path(), &one_route(name));
+    Samekey::run_in(folder).await
+}
+
 /// Starts on route `before`, changes the file in some way, and wants route `after` in force.
 async fn check_reload(write: fn(&Path, &str), change: fn(&Samekey, &str)) {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    write(folder.path(), &one_route("before"));
-    let samekey = Samekey::run_in(folder).await;
+    let samekey = on_route("before", write).await;
     change(&samekey, &one_route("after"));
     samekey.until(r#"samekey_config_reloads_total{result="ok"}"#, 1.0).await;
     assert_eq!(first_route(&samekey).await, "after");
@@ -74,9 +79,7 @@ async fn a_changed_file_is_loaded() {
 
 #[tokio::test]
 async fn a_hangup_signal_loads_the_file_that_is_there() {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    as_file(folder.path(), &one_route("a"));
-    let samekey = Samekey::run_in(folder).await;
+    let samekey = on_route("a", as_file).await;
     samekey.signal(Signal::HUP);
     samekey.until(r#"samekey_config_reloads_total{result="ok"}"#, 1.0).await;
     samekey.logged(&["the config was loaded anew"]).await;
@@ -84,9 +87,7 @@ async fn a_hangup_signal_loads_the_file_that_is_there() {
 
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_is_told() {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    as_file(folder.path(), &one_route("before"));
-    let samekey = Samekey::run_in(folder).await;
+    let samekey = on_route("before", as_file).await;
     as_file(samekey.path(), "routes: [{name: after, match: {hosts: ['*']}, retry: {atempts: 3}}]");
     samekey.until(r#"samekey_config_reloads_total{result="failed"}"#, 1.0).await;
     samekey.logged(&["ERROR", "samekey.yaml:1: routes[0].retry.atempts"]).await;
@@ -109,9 +110,7 @@ async fn post(samekey: &Samekey, path: &str) -> crate::support::Answer {
 /// A writer that truncates before it writes, or one that met a full disk.
 #[tokio::test]
 async fn a_file_that_says_nothing_any_more_leaves_the_routes_in_force() {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    as_file(folder.path(), &one_route("before"));
-    let samekey = Samekey::run_in(folder).await;
+    let samekey = on_route("before", as_file).await;
     for blank in ["", "# nothing yet\n"] {
         as_file(samekey.path(), blank);
         let told = post(&samekey, "/api/reload").await;
@@ -125,9 +124,7 @@ async fn a_file_that_says_nothing_any_more_leaves_the_routes_in_force() {
 
 #[tokio::test]
 async fn a_file_that_was_away_is_read_once_it_is_back() {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    as_file(folder.path(), &one_route("a"));
-    let samekey = Samekey::run_in(folder).await;
+    let samekey = on_route("a", as_file).await;
     let away = samekey.path().join("away.yaml");
     fs::rename(samekey.config(), &away).expect("it is moved");
     assert_eq!(post(&samekey, "/api/reload").await.status, 422);
@@ -138,9 +135,7 @@ async fn a_file_that_was_away_is_read_once_it_is_back() {
 
 #[tokio::test]
 async fn what_takes_a_restart_is_named_as_long_as_it_does() {
-    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    as_file(folder.path(), &one_route("a"));
-    let samekey = Samekey::run_in(folder).await;
+    let samekey = on_route("a", as_file).await;
     let changed = one_route("a").replace("{dir: state,", "{dir: other,");
     as_file(samekey.path(), &changed);
     samekey.logged(&["this change takes a restart", r#""key":"state""#]).await;
